@@ -1,0 +1,48 @@
+"""What can go wrong, one class per exit code of the command line.
+
+Every message says what was expected, what came, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MobjError(Exception):
+    """A failure whose message is meant for the user; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(MobjError):
+    """The request itself is malformed: an unknown name, a value out of range, contradictory options."""
+
+    exit_code = 2
+
+
+class DataError(MobjError):
+    """Data are missing, unreadable, truncated or of another format."""
+
+    exit_code = 3
+
+
+class VerificationError(MobjError):
+    """Data can be read but are not what their manifest says."""
+
+    exit_code = 4
+
+
+class InfeasibleError(MobjError):
+    """The request is well formed but cannot be met, e.g. nine digits without overlap in 50x50."""
+
+    exit_code = 5
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"``, or the list of known names where none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(known)}." if known else ""

@@ -1,0 +1,84 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from multiobj_data.errors import MobjError, UsageError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it onto ``path`` once its content is on the disk.
+
+    After an error, the temporary file is removed and what was at ``path`` is still there.
+
+    Raises:
+        UsageError: If the folder does not exist.
+        MobjError: If it cannot be written to, or the disk is full.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: expected an existing folder, {path.parent} is none; create it first.")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with explain_os_errors(path):
+        try:
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file; see `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` about ``path`` into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise MobjError(
+                f"no space left on the disk while writing {path}; free some and run the same command again, "
+                "it continues where it stopped."
+            ) from error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise MobjError(
+                f"cannot write to {path.parent}: {error.strerror}; choose another --out."
+            ) from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise MobjError(f"cannot create {path}: a file is in the way; choose another --out.") from error
+        raise MobjError(f"cannot write {path}: {error.strerror or error}.") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, or say in one sentence why that fails."""
+    with explain_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, as a hexadecimal text."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def to_json(document: Any) -> str:
+    """Return readable JSON, strict (no NaN), ending in a newline."""
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"

@@ -1,0 +1,244 @@
+"""The two types that cross packages: `Scenes`, what is true, and `Prediction`, what a model answers.
+
+Letters: B images, K objects (padded), S slots, H W C pixels. Boxes are ``x0 y0 x1 y1`` in pixels, half-open,
+origin top left. A number that does not exist is NaN (or -1 for whole numbers), never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+LIKELIHOOD_KINDS = ("exact", "elbo", "iwae-k")
+"""What `Prediction.log_likelihood` may be; ``iwae-k`` stands for ``iwae-5`` and the like."""
+
+
+def expect(name: str, array: Any, shape: Sequence[int | None], kinds: str = "") -> None:
+    """Raise ``ValueError`` unless ``array`` has this shape and one of these dtype kinds.
+
+    Args:
+        name: How the message calls the array.
+        array: NumPy array or torch tensor.
+        shape: Expected sizes; ``None`` stands for any.
+        kinds: Allowed letters of ``numpy.dtype.kind`` (``"iu"``: whole numbers); empty allows all.
+    """
+    if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+        raise ValueError(f"{name}: expected an array, got {type(array).__name__}.")
+    got = tuple(array.shape)
+    if len(got) != len(shape) or any(want not in (None, have) for want, have in zip(shape, got, strict=True)):
+        raise ValueError(f"{name}: expected shape {_shape_text(shape)}, got {_shape_text(got)}.")
+    if kinds and dtype_kind(array) not in kinds:
+        words = " or ".join(_KIND_WORDS[k] for k in kinds)
+        raise ValueError(f"{name}: expected {words}, got {array.dtype}.")
+
+
+_KIND_WORDS = {"b": "bool", "i": "signed integers", "u": "unsigned integers", "f": "floats"}
+
+
+def _shape_text(shape: Sequence[int | None]) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def dtype_kind(array: Any) -> str:
+    """Return ``numpy.dtype.kind`` of a NumPy array or a torch tensor."""
+    if isinstance(array.dtype, np.dtype):
+        return array.dtype.kind
+    name = str(array.dtype).removeprefix("torch.")
+    return {"b": "b", "u": "u", "i": "i"}.get(name[0] if name != "bfloat16" else "f", "f")
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The truth about B images with at most K objects each; NumPy arrays, validated once.
+
+    Attributes:
+        image: uint8 ``[B, H, W, C]``.
+        count: int64 ``[B]``, the number of objects.
+        segments: uint8 ``[B, H, W]``, the label map of *visible* pixels: labels
+            ``0 .. background_segments - 1`` are background, then one label an object.
+        boxes: float32 ``[B, K, 4]``, tight around each object's own pixels, visible or not; NaN where absent.
+        background_segments: How many labels are background (1; 4 for Objects Room).
+        factors: Name -> ``[B, K, ...]``, one value an object (class, x, y, scale, depth order, ...).
+        scene_factors: Name -> ``[B, ...]``, one value a scene (attempts, light, stability, ...).
+        amodal: bool ``[B, K, H, W]``, each object's own pixels, hidden or not; ``None`` if not kept.
+    """
+
+    image: np.ndarray
+    count: np.ndarray
+    segments: np.ndarray
+    boxes: np.ndarray
+    background_segments: int = 1
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    scene_factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    amodal: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        expect("image", self.image, (None, None, None, None), "u")
+        b, h, w, _ = self.image.shape
+        if self.image.dtype != np.uint8:
+            raise ValueError(f"image: expected uint8, got {self.image.dtype}.")
+        expect("count", self.count, (b,), "iu")
+        expect("segments", self.segments, (b, h, w), "u")
+        expect("boxes", self.boxes, (b, None, 4), "f")
+        k = self.boxes.shape[1]
+        if b and (self.count.min() < 0 or self.count.max() > k):
+            raise ValueError(f"count: expected values in 0..{k}, got {self.count.min()}..{self.count.max()}.")
+        labels = self.background_segments + k
+        if b and self.segments.max() >= labels:
+            raise ValueError(
+                f"segments: expected labels 0..{labels - 1} ({self.background_segments} of background, "
+                f"{k} objects), got {self.segments.max()}."
+            )
+        for name, values in self.factors.items():
+            if values.shape[:2] != (b, k):
+                raise ValueError(
+                    f"factors/{name}: expected [{b}, {k}, ...], got {_shape_text(values.shape)}."
+                )
+        for name, values in self.scene_factors.items():
+            if values.shape[:1] != (b,):
+                raise ValueError(
+                    f"scene_factors/{name}: expected [{b}, ...], got {_shape_text(values.shape)}."
+                )
+        if self.amodal is not None:
+            expect("amodal", self.amodal, (b, k, h, w), "b")
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which of the K places hold an object: bool ``[B, K]``."""
+        return np.arange(self.boxes.shape[1]) < self.count[:, None]
+
+    def __getitem__(self, index: slice | np.ndarray) -> Scenes:
+        """Return the chosen scenes, still batched."""
+        return replace(
+            self,
+            image=self.image[index],
+            count=self.count[index],
+            segments=self.segments[index],
+            boxes=self.boxes[index],
+            factors={name: values[index] for name, values in self.factors.items()},
+            scene_factors={name: values[index] for name, values in self.scene_factors.items()},
+            amodal=None if self.amodal is None else self.amodal[index],
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Scenes]) -> Scenes:
+        """Join batches of the same kind (equal K, H, W, C, factors)."""
+        first = parts[0]
+        if len(parts) == 1:
+            return first
+        return replace(
+            first,
+            image=np.concatenate([p.image for p in parts]),
+            count=np.concatenate([p.count for p in parts]),
+            segments=np.concatenate([p.segments for p in parts]),
+            boxes=np.concatenate([p.boxes for p in parts]),
+            factors={name: np.concatenate([p.factors[name] for p in parts]) for name in first.factors},
+            scene_factors={
+                name: np.concatenate([p.scene_factors[name] for p in parts]) for name in first.scene_factors
+            },
+            amodal=None if first.amodal is None else np.concatenate([known(p.amodal) for p in parts]),
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer for B images with S slots; ``None`` means that the model has no such notion.
+
+    Fields are NumPy arrays or torch tensors. Models see images only, so nothing here can hold the truth.
+
+    Attributes:
+        presence: float ``[B, S]`` in [0, 1], how sure the model is that a slot holds an object.
+        count: whole numbers ``[B]``, the inferred number of objects.
+        masks: float ``[B, S', H, W]``, summing to 1 over S'.
+        background_slots: Which of the S' masks are background; empty if the model does not tell.
+        boxes: float ``[B, S, 4]``; slots with ``presence < 0.5`` are not scored.
+        reconstruction: float ``[B, H, W, C]`` in [0, 1].
+        log_likelihood: float ``[B]`` in nats.
+        likelihood_kind: ``"exact"``, ``"elbo"`` or ``"iwae-5"`` and the like; required with `log_likelihood`.
+    """
+
+    presence: Any = None
+    count: Any = None
+    masks: Any = None
+    background_slots: tuple[int, ...] = ()
+    boxes: Any = None
+    reconstruction: Any = None
+    log_likelihood: Any = None
+    likelihood_kind: str | None = None
+
+    def __post_init__(self) -> None:
+        given = self.arrays()
+        if not given:
+            raise ValueError("Prediction: expected at least one field, got none.")
+        b = len(next(iter(given.values())))
+        s = next(
+            (array.shape[1] for name in ("presence", "boxes") if (array := given.get(name)) is not None), None
+        )
+        shapes: dict[str, tuple[tuple[int | None, ...], str]] = {
+            "presence": ((b, s), "f"),
+            "count": ((b,), "iu"),
+            "masks": ((b, None, None, None), "f"),
+            "boxes": ((b, s, 4), "f"),
+            "reconstruction": ((b, None, None, None), "f"),
+            "log_likelihood": ((b,), "f"),
+        }
+        for name, array in given.items():
+            expect(name, array, *shapes[name])
+        self._check_values()
+
+    def _check_values(self) -> None:
+        tolerance = 1e-3
+        for name in ("presence", "reconstruction"):
+            array = getattr(self, name)
+            if (
+                array is not None
+                and _size(array)
+                and not (array.min() >= -tolerance and array.max() <= 1 + tolerance)
+            ):
+                raise ValueError(
+                    f"{name}: expected values in [0, 1], got {float(array.min()):.4g}..{float(array.max()):.4g}."
+                )
+        if self.count is not None and _size(self.count) and self.count.min() < 0:
+            raise ValueError(f"count: expected 0 or more, got {int(self.count.min())}.")
+        if self.masks is not None and _size(self.masks):
+            off = float(abs(self.masks.sum(1) - 1).max())
+            if not off <= tolerance:
+                raise ValueError(f"masks: expected to sum to 1 over slots, got sums off by up to {off:.3g}.")
+            if any(not 0 <= slot < self.masks.shape[1] for slot in self.background_slots):
+                raise ValueError(
+                    f"background_slots: expected indices below {self.masks.shape[1]}, got {self.background_slots}."
+                )
+        kind = self.likelihood_kind
+        if (kind is None) != (self.log_likelihood is None):
+            raise ValueError("log_likelihood and likelihood_kind: expected both or neither.")
+        if kind is not None and kind not in LIKELIHOOD_KINDS and not kind.removeprefix("iwae-").isdigit():
+            raise ValueError(f"likelihood_kind: expected one of 'exact', 'elbo', 'iwae-<k>', got {kind!r}.")
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the fields that hold arrays, by name."""
+        return {
+            f.name: value
+            for f in fields(self)
+            if f.name not in ("background_slots", "likelihood_kind")
+            and (value := getattr(self, f.name)) is not None
+        }
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays().values())))
+
+
+def _size(array: Any) -> int:
+    return int(np.prod(array.shape))
+
+
+def known(array: np.ndarray | None) -> np.ndarray:
+    """Return the amodal masks of a batch in which they are required."""
+    if array is None:
+        raise ValueError("amodal: expected in every part or in none.")
+    return array
