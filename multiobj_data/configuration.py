@@ -1,0 +1,125 @@
+"""Frozen dataclasses as configurations: from ``key=value`` texts and JSON, with errors that name the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from multiobj_data.errors import UsageError, did_you_mean
+
+T = TypeVar("T")
+
+UNRECORDED: Mapping[str, Any] = {"recorded": False}
+"""Field metadata for what does not define the data: where files lie on this machine."""
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
+    """Return ``{"key": "value"}`` from texts ``key=value``."""
+    values = {}
+    for text in assignments:
+        key, sign, value = text.partition("=")
+        if not sign or not key.strip():
+            raise UsageError(f"--set: expected key=value, got {text!r}.")
+        values[key.strip()] = value.strip()
+    return values
+
+
+def build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Return ``cls(**values)``, with texts converted to each field's type.
+
+    Args:
+        cls: A dataclass.
+        values: Field name -> value; a text is read as the field's type (``"none"`` where that may be None).
+
+    Raises:
+        UsageError: Unknown field, or a value that cannot be read as its type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, known)}")
+    return cls(**{key: _convert(cls.__name__, key, value, hints[key]) for key, value in values.items()})
+
+
+def recorded(config: Any) -> dict[str, Any]:
+    """Return the fields that define the data, JSON-ready."""
+    return {
+        field.name: _plain(getattr(config, field.name))
+        for field in dataclasses.fields(config)
+        if field.metadata.get("recorded", True)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
+def _convert(owner: str, key: str, value: Any, hint: Any) -> Any:
+    wanted = typing.get_args(hint) if _is_union(hint) else (hint,)
+    for kind in wanted:
+        try:
+            return _read(value, kind)
+        except (ValueError, TypeError):
+            continue
+    raise UsageError(f"{owner}: {key} must be {_describe(hint)}, got {value!r}.")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
+
+
+def _read(value: Any, kind: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if kind is type(None):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+    elif origin is typing.Literal:
+        if value in typing.get_args(kind):
+            return value
+    elif origin is tuple:
+        parts = json.loads(f"[{value.strip('()[]')}]") if isinstance(value, str) else list(value)
+        kinds = typing.get_args(kind)
+        kinds = kinds[:1] * len(parts) if kinds[1:] == (...,) else kinds
+        if len(kinds) == len(parts):
+            return tuple(_read(part, k) for part, k in zip(parts, kinds, strict=True))
+    elif kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if isinstance(value, bool):
+            return value
+        if str(value).lower() in words:
+            return words[str(value).lower()]
+    elif kind is int:
+        if not isinstance(value, bool) and float(value) == int(float(value)):
+            return (
+                int(float(value))
+                if isinstance(value, str) and not value.lstrip("+-").isdigit()
+                else int(value)
+            )
+    elif kind is float:
+        if not isinstance(value, bool):
+            return float(value)
+    elif kind is str and isinstance(value, str):
+        return value
+    raise ValueError
+
+
+def _describe(hint: Any) -> str:
+    if _is_union(hint):
+        return " or ".join(_describe(kind) for kind in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a text",
+        type(None): "none",
+    }
+    if typing.get_origin(hint) is tuple:
+        return "numbers such as " + ",".join("0" for _ in typing.get_args(hint))
+    return names.get(hint, str(hint))

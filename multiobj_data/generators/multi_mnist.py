@@ -1,0 +1,260 @@
+"""Multi-MNIST: handwritten digits on a plain canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from multiobj_data.configuration import UNRECORDED
+from multiobj_data.counts import Counts
+from multiobj_data.drawing import Layer, draw
+from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.overlap import Overlap, Placed, Rule
+from multiobj_data.placement import MIN_ACCEPTANCE, Layouts, estimate_acceptance, lay_out
+from multiobj_data.resize import Filter, resize
+from multiobj_data.scale import Scale
+from multiobj_data.scenes import Scenes
+from multiobj_data.sprites.bank import Sprites, tight_boxes
+from multiobj_data.sprites.digits import DigitSource, load_digits
+
+FRAME = 28  # side of an MNIST image
+
+
+@dataclass(frozen=True)
+class MultiMNIST:
+    """Scenes of digits, as in AIR (Eslami et al. 2016), SuPAIR and AIR-ASR; every convention is a setting.
+
+    Args:
+        counts: Digits a scene: ``"2,4"`` (equal shares, exact), ``"0-2"``, weights ``"1:3,2:1"``.
+        canvas: Side of the scene in pixels.
+        scale: ``"0.75"``, ``"0.6..0.9"`` or ``"divisor:1.3,0.1"``; see `Scale`.
+        overlap: Whether digits may overlap freely.
+        overlap_rule: The contract where they may not: pixels, boxes, rows-and-columns or legacy; see
+            `multiobj_data.overlap`.
+        max_iou: For boxes: largest intersection over union of two tight boxes.
+        margin: For boxes: least distance in pixels.
+        resize_filter: bilinear or bicubic (Pillow's, antialiased), or nearest.
+        polarity: white-on-black or black-on-white.
+        value_range: Grey levels of empty and of full ink (before polarity).
+        digits: mnist, bundled, or auto (MNIST where it can be had).
+        amodal: Whether to keep each digit's own pixels beside the label map; none: where digits may overlap.
+        digits_root: Folder with MNIST's files on this machine; not part of the data set.
+    """
+
+    id: ClassVar[str] = "multi-mnist-v1"
+
+    counts: str = "0-2"  # AIR: 0, 1 or 2 digits
+    canvas: int = 50  # AIR, SuPAIR, ASR: 50x50
+    scale: str = "divisor:1.3,0.1"  # AIR report, data
+    overlap: bool = True
+    overlap_rule: Rule = "pixels"
+    max_iou: float = 0.0
+    margin: int = 0
+    resize_filter: Filter = "bilinear"  # as `observations`' imresize; Pyro's depends on the Pillow version
+    polarity: Literal["white-on-black", "black-on-white"] = "white-on-black"
+    value_range: tuple[int, int] = (0, 255)
+    digits: DigitSource = "auto"
+    amodal: bool | None = None
+    digits_root: str | None = field(default=None, metadata=UNRECORDED)
+
+    def __post_init__(self) -> None:
+        largest = Scale(self.scale).sides(FRAME)[-1]
+        if Counts(self.counts).largest and largest > self.canvas:
+            raise UsageError(
+                f"canvas {self.canvas} is too small: digits are up to {largest} pixels wide at scale "
+                f"{self.scale!r}. Use --canvas {largest} or more, or a smaller --scale."
+            )
+        if self.canvas > 4096:
+            raise UsageError(f"canvas: expected at most 4096 pixels, got {self.canvas}.")
+        low, high = self.value_range
+        if not 0 <= low < high <= 255:
+            raise UsageError(
+                f"value_range: expected two grey levels 0 <= low < high <= 255, got {low},{high}."
+            )
+        if not self.overlap:
+            self._contract  # noqa: B018  # validate now
+
+    # -- optional parts of the generator protocol
+
+    def resolved(self) -> MultiMNIST:
+        """Return the same data set with ``digits`` named: what ``auto`` stands for here and now."""
+        return replace(self, digits=load_digits("train", self.digits, self.digits_root).source)
+
+    def sources(self) -> dict[str, str]:
+        """Return the SHA-256 of each file of digits."""
+        parts = (load_digits(part, self.digits, self.digits_root) for part in ("train", "test"))
+        return {name: sha for part in parts for name, sha in part.sha256.items()}
+
+    def notes(self) -> list[str]:
+        """Return what whoever uses the data must know."""
+        if self.digits == "bundled":
+            return [
+                "digits are the 1,797 bundled with scikit-learn, not MNIST: figures are not comparable with papers"
+            ]
+        return []
+
+    def acceptance(self, rng: np.random.Generator) -> dict[int, float]:
+        """Estimate per count which share of candidate scenes the overlap contract accepts.
+
+        Raises:
+            InfeasibleError: If one is below `MIN_ACCEPTANCE`; the message says what would do.
+        """
+        shares = {}
+        for count in Counts(self.counts).weights:
+            shares[count] = self._estimate(rng, count)
+            if shares[count] < MIN_ACCEPTANCE:
+                raise InfeasibleError(self._infeasible(rng, count, shares[count]))
+        return shares
+
+    # -- the scenes
+
+    def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
+        """Draw ``n`` scenes; test digits for the test split, train digits for every other."""
+        bank = self._bank("test" if split == "test" else "train")
+        counts = Counts(self.counts)
+        count = counts.draw(rng, n, first)  # [n]
+        k = counts.largest
+        attempts = np.zeros(n, np.int64)
+        groups: list[tuple[np.ndarray, Layouts]] = []
+        for number in np.unique(count):
+            scene = np.flatnonzero(count == number)
+            layouts = lay_out(rng, bank.draw, int(number), self.canvas, self._contract, len(scene))
+            attempts[scene] = layouts.attempts
+            groups.append((scene, layouts))
+        layers = [_layer(groups, number) for number in range(k)]
+        return self._draw(layers, count, attempts, bank)
+
+    def _draw(self, layers: list[Layer], count: np.ndarray, attempts: np.ndarray, bank: _Bank) -> Scenes:
+        n, k = len(count), len(layers)
+        factors: dict[str, np.ndarray] = {
+            "class": np.full((n, k), -1, np.int16),
+            "source_index": np.full((n, k), -1, np.int32),
+            "x": np.full((n, k), np.nan, np.float32),
+            "y": np.full((n, k), np.nan, np.float32),
+            "side": np.full((n, k), -1, np.int16),
+            "scale": np.full((n, k), np.nan, np.float32),
+            "depth_order": np.full((n, k), -1, np.int16),
+        }
+        for number, layer in enumerate(layers):
+            at = layer.scene, number
+            source, side, centre = bank.describe(layer.placed)
+            factors["class"][at] = bank.labels[source]
+            factors["source_index"][at] = source
+            factors["x"][at], factors["y"][at] = centre
+            factors["side"][at] = side
+            factors["scale"][at] = side / FRAME
+            factors["depth_order"][at] = count[layer.scene] - 1 - number  # 0 is in front
+        background = np.zeros((n, self.canvas, self.canvas, 1), np.uint8)
+        drawing = draw(layers, background, blend="add", amodal=self._keeps_amodal)
+        return Scenes(
+            image=self._grey_levels(drawing.image),
+            count=count,
+            segments=drawing.segments,
+            boxes=drawing.boxes,
+            factors=factors | {"visible_fraction": drawing.visible},
+            scene_factors={"attempts": attempts},
+            amodal=drawing.amodal,
+        )
+
+    def _grey_levels(self, image: np.ndarray) -> np.ndarray:
+        low, high = self.value_range
+        if (low, high) != (0, 255):
+            table = np.rint(low + np.arange(256) * ((high - low) / 255)).astype(np.uint8)
+            image = table[image]
+        return 255 - image if self.polarity == "black-on-white" else image
+
+    @property
+    def _contract(self) -> Overlap | None:
+        return None if self.overlap else Overlap(self.overlap_rule, self.max_iou, self.margin)
+
+    @property
+    def _keeps_amodal(self) -> bool:
+        if self.amodal is not None:
+            return self.amodal
+        return Counts(self.counts).largest > 1 and (self.overlap or self.overlap_rule in ("legacy", "boxes"))
+
+    def _bank(self, part: Literal["train", "test"]) -> _Bank:
+        return _bank(part, self.digits, self.digits_root, self.scale, self.resize_filter)
+
+    def _estimate(self, rng: np.random.Generator, count: int) -> float:
+        return estimate_acceptance(rng, self._bank("train").draw, count, self.canvas, self._contract)
+
+    def _infeasible(self, rng: np.random.Generator, count: int, share: float) -> str:
+        rate = f"about {share:.0e} of random scenes" if share else "none of the random scenes tried"
+        larger = self.canvas
+        enough = 0.0
+        while enough < 1e-3 and larger < 4 * self.canvas:
+            larger = int(larger * 1.15) + 1
+            enough = replace(self, canvas=larger)._estimate(rng, count)
+        fewer = next((c for c in range(count - 1, 0, -1) if self._estimate(rng, c) >= 1e-3), 1)
+        return (
+            f"{count} digits without overlap (rule {self.overlap_rule!r}) in {self.canvas}x{self.canvas}: {rate} "
+            f"would be accepted, fewer than 1 in {1 / MIN_ACCEPTANCE:,.0f}. Use at most {fewer} digits, "
+            f"--canvas {larger} or more, a smaller --scale than {self.scale!r}, or --overlap."
+        )
+
+
+def _layer(groups: list[tuple[np.ndarray, Layouts]], number: int) -> Layer:
+    """Gather object ``number`` of all scenes that have one."""
+    having = [(scene, layouts.objects[number]) for scene, layouts in groups if len(layouts.objects) > number]
+    placed = [p for _, p in having]
+    joined = Placed(
+        placed[0].sprites,
+        *(np.concatenate([getattr(p, name) for p in placed]) for name in ("index", "x", "y", "box")),
+    )
+    return Layer(np.concatenate([scene for scene, _ in having]), joined)
+
+
+class _Bank:
+    """Digits at every size that the scale allows, each resized when it is first drawn."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, scale: Scale, kind: Filter) -> None:
+        self.images, self.labels, self.scale, self.kind = images, labels, scale, kind
+        self.sides = scale.sides(FRAME)
+        room = len(images) * len(self.sides)
+        self.sprites = Sprites.empty(self._largest_ink(), room)
+        self.sprite_of = np.full(room, -1, np.int32)  # [side, digit] -> sprite
+        self.digit_of = np.zeros(room, np.int32)  # sprite -> digit
+
+    def _largest_ink(self) -> int:
+        """Bound the extent of a resized digit's own pixels: ink, stretched, plus the filter's reach."""
+        box = tight_boxes(self.images != 0)
+        extent = int((box[:, 2:] - box[:, :2]).max())
+        largest = self.sides[-1]
+        return min(largest, extent * largest // FRAME + 2 + 4 * max(largest // FRAME, 1))
+
+    def draw(self, rng: np.random.Generator, n: int) -> tuple[Sprites, np.ndarray]:
+        """Draw ``n`` digits uniformly, with replacement, each at a size of its own."""
+        source = rng.integers(len(self.images), size=n)
+        size = self.scale.draw(rng, n, FRAME) - self.sides[0]
+        wanted = size * len(self.images) + source
+        index = self.sprite_of[wanted]
+        missing = index < 0
+        if missing.any():
+            self._resize(np.unique(wanted[missing]))
+            index = self.sprite_of[wanted]
+        return self.sprites, index
+
+    def _resize(self, wanted: np.ndarray) -> None:
+        size, source = np.divmod(wanted, len(self.images))
+        side = size + self.sides[0]
+        sprite = self.sprites.append(resize(self.images[source], side, self.kind), side)
+        self.sprite_of[wanted], self.digit_of[sprite] = sprite, source
+
+    def describe(self, placed: Placed) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Return source index, side and centre ``(x, y)`` of the patch, in pixels."""
+        side = self.sprites.side[placed.index]
+        ink = self.sprites.ink_box[placed.index]
+        centre = (placed.x - ink[:, 0] + side / 2, placed.y - ink[:, 1] + side / 2)
+        return self.digit_of[placed.index], side, centre
+
+
+@cache
+def _bank(
+    part: Literal["train", "test"], source: DigitSource, root: str | None, scale: str, kind: Filter
+) -> _Bank:
+    digits = load_digits(part, source, root)
+    return _Bank(digits.images, digits.labels, Scale(scale), kind)

@@ -1,0 +1,271 @@
+"""Scenes by index, from shards or drawn on the spot: the same scenes, through the same two methods.
+
+`StoredScenes` and `GeneratedScenes` both have ``len()``, ``images(indices)``, ``scenes(indices)`` and
+``reference``. For PyTorch see `multiobj_data.torch_datasets`.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+
+from multiobj_data.errors import DataError, UsageError, did_you_mean
+from multiobj_data.generation import generate
+from multiobj_data.manifest import Manifest
+from multiobj_data.plan import Plan, draw_scenes, plan_of
+from multiobj_data.randomness import BLOCK
+from multiobj_data.scenes import Scenes
+from multiobj_data.shards import ImageLayout, open_shard, read_scenes
+
+Indices = Sequence[int] | np.ndarray
+
+
+class SceneSource(Protocol):
+    """Scenes by index."""
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """What evaluation needs in order to find or draw the same scenes again; JSON-ready."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: Indices) -> np.ndarray:
+        """Return uint8 ``[n, H, W, C]``, in the order asked for."""
+        ...
+
+    def scenes(self, indices: Indices) -> Scenes:
+        """Return the scenes, in the order asked for."""
+        ...
+
+
+def open_dataset(folder: str | Path, split: str) -> StoredScenes:
+    """Open one split of a stored data set.
+
+    Raises:
+        DataError: If there is no data set, or a shard is missing or unreadable.
+        UsageError: If it has no such split.
+    """
+    return StoredScenes(Path(folder), split)
+
+
+class StoredScenes:
+    """A split of a folder of shards; memory does not grow with the data set.
+
+    Images are read through a memory map; the rest through HDF5. Files are opened on first use in each
+    process, so that workers may be forked or spawned and the object may be pickled.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = folder, split
+        self.manifest = Manifest.read(folder)
+        if split not in self.manifest.splits:
+            raise UsageError(f"{folder} has no split {split!r}.{did_you_mean(split, self.manifest.splits)}")
+        self.shards = self.manifest.splits[split].shards
+        self.first = np.array([shard.first_index for shard in self.shards])
+        for shard in self.shards:
+            if not (folder / shard.file).exists():
+                raise DataError(f"{folder / shard.file} is missing; run `mobj verify --repair {folder}`.")
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The manifest, the split and the folder."""
+        return {
+            "manifest": self.manifest.document(),
+            "split": self.split,
+            "folder": str(self.folder.resolve()),
+        }
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        return self.manifest.image_shape
+
+    def __len__(self) -> int:
+        return self.manifest.splits[self.split].rows
+
+    def images(self, indices: Indices) -> np.ndarray:
+        """Return uint8 ``[n, H, W, C]``, in the order asked for; writable."""
+        shards, rows = self._locate(indices)
+        maps, size = self._maps, self._image_bytes
+        # One join over slices of the maps: a NumPy fancy index for each shard would cost ten times as much.
+        parts = [
+            maps[s][0][(at := maps[s][1] + row * size) : at + size]
+            for s, row in zip(shards, rows, strict=True)
+        ]
+        return np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, *self.image_shape)
+
+    def scenes(self, indices: Indices) -> Scenes:
+        """Return the scenes, in the order asked for."""
+        located = self._locate(indices)
+        shards, rows = np.array(located[0], np.int64), np.array(located[1], np.int64)
+        if len(shards) == 0:
+            return self._read(0, np.zeros(0, np.int64))
+        order = np.argsort(shards, kind="stable")
+        parts = [self._read(int(s), rows[shards == s]) for s in np.unique(shards)]
+        return Scenes.concatenate(parts)[np.argsort(order)]
+
+    def _read(self, shard: int, rows: np.ndarray) -> Scenes:
+        return read_scenes(self._file(shard), rows)
+
+    def _locate(self, indices: Indices) -> tuple[list[int], list[int]]:
+        index = np.asarray(indices, np.int64)
+        if len(index) and not (index.min() >= 0 and index.max() < len(self)):
+            raise IndexError(
+                f"expected scene indices in 0..{len(self) - 1}, got {index.min()}..{index.max()}."
+            )
+        shard = index // self.manifest.shard_rows
+        return shard.tolist(), (index - shard * self.manifest.shard_rows).tolist()
+
+    # -- files, opened once a process
+
+    @cached_property
+    def _image_bytes(self) -> int:
+        return int(np.prod(self.image_shape))
+
+    @cached_property
+    def _maps(self) -> list[tuple[memoryview, int]]:
+        """Each shard's file as memory, and where its images start."""
+        maps = []
+        for shard in self.shards:
+            layout = ImageLayout.of(self.folder / shard.file)
+            if layout.rows != shard.rows or layout.shape != self.image_shape:
+                raise DataError(
+                    f"{layout.path}: expected {shard.rows} images of {self.image_shape}, got {layout.rows} of "
+                    f"{layout.shape}; run `mobj verify --repair {self.folder}`."
+                )
+            with open(layout.path, "rb") as file:
+                maps.append((memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), layout.offset))
+        return maps
+
+    def _file(self, shard: int) -> Any:
+        opened: dict[tuple[int, int], Any] = self.__dict__.setdefault("_opened", {})
+        key = (os.getpid(), shard)  # HDF5 handles must not cross a fork
+        if key not in opened:
+            opened[key] = open_shard(self.folder / self.shards[shard].file)
+        return opened[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_opened")}
+
+
+class GeneratedScenes:
+    """Scenes drawn when they are asked for; equal to the stored ones of the same plan.
+
+    Args:
+        plan: The data set.
+        split: Which split. It is as long as the plan says, or endless in effect with ``length``.
+        length: Number of scenes, if another than the plan's.
+    """
+
+    def __init__(self, plan: Plan, split: str, length: int | None = None) -> None:
+        self.plan, self.split = plan, split
+        self.length = plan.splits[split] if length is None else length
+        self._kept: tuple[int, Scenes] | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest, split: str, **not_recorded: Any) -> GeneratedScenes:
+        """Draw the scenes that a manifest describes."""
+        return cls(plan_of(manifest, **not_recorded), split)
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        return self._block(0).image.shape[1:]
+
+    @property
+    def reference(self) -> dict[str, Any]:
+        """The plan's identity and the split."""
+        return {"identity": self.plan.identity, "split": self.split}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def images(self, indices: Indices) -> np.ndarray:
+        """Return uint8 ``[n, H, W, C]``, in the order asked for."""
+        return self.scenes(indices).image
+
+    def scenes(self, indices: Indices) -> Scenes:
+        """Return the scenes, in the order asked for."""
+        index = np.asarray(indices, np.int64)
+        if len(index) == 0:
+            return self._block(0)[:0]
+        if index.min() < 0 or index.max() >= self.length:
+            raise IndexError(
+                f"expected scene indices in 0..{self.length - 1}, got {index.min()}..{index.max()}."
+            )
+        blocks = index // BLOCK
+        order = np.argsort(blocks, kind="stable")
+        parts = [self._block(int(b))[index[blocks == b] - b * BLOCK] for b in np.unique(blocks)]
+        return Scenes.concatenate(parts)[np.argsort(order)]
+
+    def _block(self, block: int) -> Scenes:
+        """Draw a block; the last one is kept, since neighbours are often asked for next."""
+        if self._kept is None or self._kept[0] != block:
+            scenes = draw_scenes(self.plan.generator, self.plan.seed, self.split, block * BLOCK, BLOCK)
+            self._kept = (block, scenes)
+        return self._kept[1]
+
+
+def batches(source: SceneSource, size: int, limit: int | None = None) -> Iterator[tuple[np.ndarray, Scenes]]:
+    """Yield ``(indices [b], Scenes)`` in order, the last batch smaller if need be."""
+    n = len(source) if limit is None else min(limit, len(source))
+    for start in range(0, n, size):
+        indices = np.arange(start, min(start + size, n))
+        yield indices, source.scenes(indices)
+
+
+@contextmanager
+def find_split(
+    reference: Mapping[str, Any], split: str, tell: Callable[[str], None], **not_recorded: Any
+) -> Iterator[StoredScenes]:
+    """Open a split of the data set that a model was trained on; if it is gone, draw it again meanwhile.
+
+    Args:
+        reference: `StoredScenes.reference`, as a checkpoint keeps it.
+        split: Which split; it need not be the one trained on.
+        tell: Is told when the folder is gone and the split is drawn again.
+        not_recorded: Settings that no manifest holds, such as ``digits_root``.
+
+    Raises:
+        DataError: If the reference is damaged, or source files are not to be had.
+        VerificationError: If the scenes do not come out as recorded.
+    """
+    if "manifest" not in reference:
+        raise DataError("the checkpoint does not say which data it was trained on; give --data DIR.")
+    manifest = Manifest.from_document(reference["manifest"], "the checkpoint's data reference")
+    folder = Path(reference.get("folder", ""))
+    if (reason := _why_not(folder, manifest)) is None:
+        yield StoredScenes(folder, split)
+        return
+    tell(f"{reason}; drawing its {split} split again.")
+    if split not in manifest.splits:
+        raise UsageError(f"the data set has no split {split!r}.{did_you_mean(split, manifest.splits)}")
+    with TemporaryDirectory(prefix="mobj-") as temporary:
+        only = replace(manifest, splits={split: manifest.splits[split]})
+        only.write(Path(temporary))
+        generate(plan_of(only, **not_recorded), Path(temporary))  # compares the bytes with the manifest
+        yield StoredScenes(Path(temporary), split)
+
+
+def _why_not(folder: Path, manifest: Manifest) -> str | None:
+    """Say why a folder cannot serve as the data set of a manifest; ``None`` if it can."""
+    try:
+        there = Manifest.read(folder)
+    except DataError:
+        return f"the data set at {folder} is gone"
+    return None if there.identity == manifest.identity else f"{folder} now holds another data set"

@@ -1,0 +1,63 @@
+"""How large objects are: a fixed factor, a range, or the normal divisor of the Multi-MNIST literature."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from multiobj_data.errors import UsageError
+
+_SPREAD = 4.0  # the divisor is cut this many standard deviations from its mean, so that sides are bounded
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A distribution over the side of a patch, written as text.
+
+    Args:
+        text: ``"0.75"``: always this factor, ``side = round(0.75 * size)``. ``"0.6..0.9"``: factor uniform in
+            the range. ``"divisor:1.3,0.1"``: ``side = int(size / s)`` with s normal of this mean and standard
+            deviation (as `observations`, Pyro and SuPAIR do; AIR report, data), cut at 4 standard deviations.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        low, high = self._range()
+        if not 0 < low <= high:
+            raise UsageError(f"scale: expected factors above 0 in increasing order, got {self.text!r}.")
+
+    def _parse(self) -> tuple[str, float, float]:
+        if match := re.fullmatch(_NUMBER, self.text):
+            return "range", float(match[1]), float(match[1])
+        if match := re.fullmatch(rf"{_NUMBER}\.\.{_NUMBER}", self.text):
+            return "range", float(match[1]), float(match[2])
+        if match := re.fullmatch(rf"divisor:{_NUMBER},{_NUMBER}", self.text):
+            return "divisor", float(match[1]), float(match[2])
+        raise UsageError(f"scale: expected '0.75', '0.6..0.9' or 'divisor:1.3,0.1', got {self.text!r}.")
+
+    def _range(self) -> tuple[float, float]:
+        kind, a, b = self._parse()
+        if kind == "range":
+            return a, b
+        low, high = a - _SPREAD * b, a + _SPREAD * b
+        return (1 / high, 1 / low) if low > 0 else (0.0, 0.0)
+
+    def sides(self, size: int) -> range:
+        """Return every side that can come out for patches of ``size`` pixels."""
+        low, high = self._range()
+        if self._parse()[0] == "divisor":
+            return range(max(int(size * low), 1), int(size * high) + 1)
+        return range(max(round(size * low), 1), max(round(size * high), 1) + 1)
+
+    def draw(self, rng: np.random.Generator, n: int, size: int) -> np.ndarray:
+        """Return the sides of ``n`` patches, int64 ``[n]`` in pixels."""
+        kind, a, b = self._parse()
+        if kind == "range":
+            factor = np.full(n, a) if a == b else rng.uniform(a, b, n)
+            return np.maximum(np.rint(size * factor), 1).astype(np.int64)
+        divisor = np.clip(rng.normal(a, b, n), a - _SPREAD * b, a + _SPREAD * b)
+        return np.maximum((size / divisor).astype(np.int64), 1)

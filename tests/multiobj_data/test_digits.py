@@ -1,0 +1,85 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from multiobj_data.errors import DataError, UsageError
+from multiobj_data.sprites import digits
+from multiobj_data.sprites.digits import load_digits, parse_idx
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return gzip.compress(header + array.tobytes())
+
+
+def test_idx_round_trip():
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    assert np.array_equal(parse_idx(idx(array), "x", 3), array)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (idx(np.zeros((2, 3, 4), np.uint8))[:-9], "not a whole gzip file"),
+        (b"no gzip at all", "not a whole gzip file"),
+        (idx(np.zeros(5, np.uint8)), "expected an IDX file of bytes with 3 dimensions"),
+        (
+            gzip.compress(gzip.decompress(idx(np.zeros((2, 3, 4), np.uint8)))[:-1]),
+            "expected 24 values .* got 23",
+        ),
+    ],
+)
+def test_damaged_idx_files_are_named(raw, message):
+    with pytest.raises(DataError, match=message):
+        parse_idx(raw, "file", 3)
+
+
+def test_bundled_train_and_test_digits_share_no_image():
+    train, test = load_digits("train", "bundled"), load_digits("test", "bundled")
+    assert len(train.images) + len(test.images) == 1797
+    seen = {image.tobytes() for image in train.images}
+    assert not any(image.tobytes() in seen for image in test.images)
+    for part in (train, test):
+        assert set(part.labels) == set(range(10))
+        assert part.images.shape[1:] == (28, 28)
+        assert part.images.reshape(len(part.images), -1).any(1).all()
+    assert train.sha256 == test.sha256
+
+
+def test_auto_without_network_takes_the_bundled_digits_and_says_so(monkeypatch, caplog):
+    def no_network(name, sha256):
+        raise DataError("no network.")
+
+    monkeypatch.setattr(digits, "_download", no_network)
+    load_digits.cache_clear()
+    assert load_digits("train", "auto").source == "bundled"
+    assert "BUNDLED" in caplog.text
+    load_digits.cache_clear()
+
+
+def test_wrong_mnist_folders_are_refused(tmp_path):
+    with pytest.raises(DataError, match="found no idx file"):
+        load_digits("train", "mnist", str(tmp_path))
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"truncated")
+    with pytest.raises(DataError, match="not the published file"):
+        load_digits("train", "mnist", str(tmp_path))
+    with pytest.raises(UsageError, match="expected one of auto, mnist, bundled"):
+        load_digits("train", "svhn")  # type: ignore[arg-type]
+
+
+def test_mnist_equals_torchvisions(mnist_root):
+    datasets = pytest.importorskip("torchvision.datasets")
+    from pathlib import Path
+
+    root = Path(mnist_root)
+    if root.name == "raw":
+        root = root.parents[1]
+    for part in ("train", "test"):
+        ours, theirs = (
+            load_digits(part, "mnist", mnist_root),
+            datasets.MNIST(str(root), train=part == "train"),
+        )
+        assert np.array_equal(ours.images, theirs.data.numpy())
+        assert np.array_equal(ours.labels, theirs.targets.numpy())

@@ -1,0 +1,165 @@
+import itertools
+import multiprocessing
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from multiobj_data.errors import DataError, UsageError, VerificationError
+from multiobj_data.loading import GeneratedScenes, batches, find_split, open_dataset
+from multiobj_data.manifest import Manifest, ShardRecord
+from multiobj_data.plan import Plan
+from multiobj_data.sheet import box_overlaps, sheet_of
+from multiobj_data.torch_datasets import SceneDataset, SceneStream, stack
+from multiobj_data.verification import differences
+
+ORDERS = [[0], [699, 0, 256, 255, 255, 3], list(range(700)), []]
+
+
+@pytest.mark.parametrize("indices", ORDERS)
+def test_stored_and_drawn_scenes_are_the_same(small_plan, small_dataset, indices):
+    stored, drawn = open_dataset(small_dataset, "train"), GeneratedScenes(small_plan, "train")
+    assert len(stored) == len(drawn) == 700
+    assert stored.image_shape == drawn.image_shape == (50, 50, 1)
+    assert differences(stored.scenes(indices), drawn.scenes(indices)) == []
+    assert np.array_equal(stored.images(indices), drawn.images(indices))
+    assert np.array_equal(stored.images(indices), stored.scenes(indices).image)
+
+
+def test_images_may_be_changed_without_touching_the_file(small_dataset):
+    stored = open_dataset(small_dataset, "test")
+    before = stored.images([7]).copy()
+    stored.images([7])[:] = 255
+    assert np.array_equal(stored.images([7]), before)
+
+
+def test_indices_out_of_range_are_refused(small_plan, small_dataset):
+    for source in (open_dataset(small_dataset, "test"), GeneratedScenes(small_plan, "test")):
+        for index in (-1, 300):
+            with pytest.raises(IndexError, match=r"indices in 0\.\.299"):
+                source.images([0, index])
+
+
+def test_a_pickled_source_reads_on(small_dataset):
+    stored = open_dataset(small_dataset, "train")
+    stored.scenes([1])
+    copy = pickle.loads(pickle.dumps(stored))
+    assert np.array_equal(copy.images([5]), stored.images([5]))
+
+
+def test_missing_splits_and_folders_are_named(small_dataset, tmp_path):
+    with pytest.raises(UsageError, match="has no split 'tset'. Did you mean 'test'"):
+        open_dataset(small_dataset, "tset")
+    with pytest.raises(DataError, match="no such folder"):
+        open_dataset(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match="is no data set of this toolkit"):
+        open_dataset(tmp_path, "train")
+
+
+def test_batches_cover_each_scene_once(small_dataset):
+    seen = [indices for indices, scenes in batches(open_dataset(small_dataset, "test"), 128)]
+    assert np.array_equal(np.concatenate(seen), np.arange(300))
+    assert sum(len(i) for i, _ in batches(open_dataset(small_dataset, "test"), 128, limit=130)) == 130
+
+
+@pytest.mark.parametrize("context", [None, "fork", "spawn"])
+def test_loaders_with_workers_give_every_scene_once(small_dataset, context):
+    if context == "fork" and context not in multiprocessing.get_all_start_methods():
+        pytest.skip("no fork on this platform")
+    stored = open_dataset(small_dataset, "test")
+    stored.scenes([0])  # handles are open before workers start
+    loader = DataLoader(
+        SceneDataset(stored, ("image", "count", "class")),
+        batch_size=64,
+        shuffle=True,
+        collate_fn=stack,
+        num_workers=2 if context else 0,
+        multiprocessing_context=context,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "This process .* is multi-threaded, use of fork", DeprecationWarning
+        )
+        parts = list(loader)
+    images = torch.cat([part["image"] for part in parts]).numpy()
+    everything = stored.images(np.arange(300))
+    assert sorted(map(bytes, images)) == sorted(map(bytes, everything))
+    assert parts[0]["class"].shape == (64, 4)
+    assert sum(int(part["count"].sum()) for part in parts) == 900
+
+
+def test_unknown_fields_are_refused_with_the_known_ones(small_dataset):
+    with pytest.raises(UsageError, match="no field 'colour'; they have: amodal, attempts"):
+        SceneDataset(open_dataset(small_dataset, "test"), ("colour",))[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_begins_with_the_stored_scenes_and_goes_on(small_plan, small_dataset, workers):
+    stream = SceneStream(small_plan, "train")
+    loader = DataLoader(
+        stream,
+        batch_size=256,
+        collate_fn=stack,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+    )
+    parts = [part["image"].numpy() for part in itertools.islice(loader, 4)]
+    stored = open_dataset(small_dataset, "train").images(np.arange(700))
+    assert np.array_equal(np.concatenate(parts)[:700], stored)
+    assert not np.array_equal(parts[3], parts[0])
+
+
+def test_a_stream_can_start_anywhere(small_plan):
+    stream = SceneStream(small_plan, "train", ("image", "count"), start=300)
+    first = list(itertools.islice(stream, 300))
+    drawn = GeneratedScenes(small_plan, "train").scenes(np.arange(300, 600))
+    assert np.array_equal(np.stack([item["image"] for item in first]), drawn.image)
+
+
+def test_a_lost_data_set_is_drawn_again_with_the_recorded_bytes(small_dataset, tmp_path):
+    reference = open_dataset(small_dataset, "train").reference
+    told = []
+    everything = np.arange(300)
+    with find_split(reference, "test", told.append) as here:
+        assert here.folder == small_dataset
+        assert told == []
+        expected = here.scenes(everything)
+    with find_split({**reference, "folder": str(tmp_path / "gone")}, "test", told.append) as again:
+        assert "is gone" in told[0]
+        assert differences(again.scenes(everything), expected) == []
+    assert not again.folder.exists()
+
+
+def test_a_lost_data_set_that_comes_out_otherwise_is_refused(small_dataset, tmp_path):
+    manifest = Manifest.read(small_dataset)
+    manifest.splits["test"].shards[0] = ShardRecord("test-00000-of-00002.h5", 0, 256, "0" * 64)
+    reference = {"manifest": manifest.document(), "folder": str(tmp_path / "gone"), "split": "train"}
+    with pytest.raises(VerificationError, match="came out with SHA-256"), find_split(reference, "test", str):
+        pass
+    with pytest.raises(DataError, match="does not say which data"), find_split({}, "test", str):
+        pass
+
+
+def test_the_contact_sheet_is_a_picture(small_dataset, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "sheet.png"
+    sheet_of(open_dataset(small_dataset, "train"), path, "title")
+    with Image.open(path) as picture:
+        assert picture.size[0] > 1000
+
+
+def test_sheets_show_scenes_of_every_kind(tmp_path):
+    for counts in ("0", "1", "0-3"):
+        plan = Plan.create("multi-mnist", {"counts": counts, "digits": "bundled"}, splits={"train": 5})
+        sheet_of(GeneratedScenes(plan, "train"), tmp_path / f"{counts}.png", counts)
+
+
+def test_box_overlap_counts_each_pair_once(small_plan):
+    scenes = GeneratedScenes(small_plan, "test").scenes(np.arange(300))
+    overlap = box_overlaps(scenes)
+    assert len(overlap) == 150 * 1 + 150 * 6
+    assert 0 <= overlap.min() < overlap.max() < 1
