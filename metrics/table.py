@@ -1,0 +1,167 @@
+"""The table of per-image metrics: name -> function, what it needs of a prediction, and what it means.
+
+A new metric is a pure function (arrays in, one value an image out) and one line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from metrics.boxes import matched_box_iou
+from metrics.counting import count_absolute_error, count_accuracy, count_error
+from metrics.likelihood import bits_per_dimension
+from metrics.reconstruction import mean_squared_error, squared_error
+from multiobj_data.arrays import Array, to_numpy
+from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.scenes import Prediction, Scenes
+
+PRESENT = 0.5
+"""A slot holds an object if its presence is at least this."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """A per-image metric and how to read it.
+
+    Attributes:
+        function: Scenes and prediction of B images to floats ``[B]``; NaN where there is no value.
+        needs: Fields of `Prediction` without which the metric does not exist; ``count`` is also met by
+            ``presence``.
+        unit: Unit of the value; empty for a ratio.
+        higher_is_better: ``None`` if neither is (an error with a sign).
+        description: What the figure says, in one line.
+        source: Paper and section, or ``"ours"``.
+        version: Raised whenever the same input would give another figure.
+    """
+
+    function: Callable[[Scenes, Prediction], Array]
+    needs: tuple[str, ...]
+    unit: str
+    higher_is_better: bool | None
+    description: str
+    source: str
+    version: int = 1
+
+    def missing(self, fields: Sequence[str]) -> list[str]:
+        """Return what is needed but not among these fields of a prediction."""
+        given = {*fields, "count"} if "presence" in fields else set(fields)
+        return [name for name in self.needs if name not in given]
+
+    def definition(self) -> dict[str, str | int | bool | None]:
+        """Return what a reader of the figure must know, as JSON values."""
+        return {
+            "version": self.version,
+            "unit": self.unit,
+            "higher_is_better": self.higher_is_better,
+            "description": self.description,
+            "source": self.source,
+        }
+
+
+def with_count(prediction: Prediction) -> Prediction:
+    """Fill in ``count``, if it is missing, as the number of slots with a presence of at least 0.5."""
+    if prediction.count is not None or prediction.presence is None:
+        return prediction
+    return replace(prediction, count=(prediction.presence >= PRESENT).sum(1))
+
+
+def _box_miou(scenes: Scenes, prediction: Prediction) -> Array:
+    present = to_numpy(prediction.presence) >= PRESENT
+    return matched_box_iou(scenes.boxes, scenes.count, prediction.boxes, present)
+
+
+METRICS: dict[str, MetricSpec] = {
+    "count_accuracy": MetricSpec(
+        lambda scenes, prediction: count_accuracy(scenes.count, prediction.count),
+        needs=("count",),
+        unit="",
+        higher_is_better=True,
+        description="share of images whose number of objects is inferred exactly",
+        source="Eslami et al. 2016, fig. 3; Xu et al. 2019, table 1 (ACC)",
+    ),
+    "count_error": MetricSpec(
+        lambda scenes, prediction: count_error(scenes.count, prediction.count),
+        needs=("count",),
+        unit="objects",
+        higher_is_better=None,
+        description="inferred minus true number of objects; above 0 the model sees too many",
+        source="ours",
+    ),
+    "count_absolute_error": MetricSpec(
+        lambda scenes, prediction: count_absolute_error(scenes.count, prediction.count),
+        needs=("count",),
+        unit="objects",
+        higher_is_better=False,
+        description="by how many objects the inferred number is off",
+        source="ours",
+    ),
+    "box_miou": MetricSpec(
+        _box_miou,
+        needs=("boxes", "presence"),
+        unit="",
+        higher_is_better=True,
+        description="best one-to-one overlap of inferred and true boxes; missing and surplus boxes cost",
+        source="Xu et al. 2019, sec. 5 (mIoU); images without any box are skipped",
+    ),
+    "squared_error": MetricSpec(
+        lambda scenes, prediction: squared_error(scenes.image, prediction.reconstruction),
+        needs=("reconstruction",),
+        unit="per image",
+        higher_is_better=False,
+        description="squared error summed over pixels and channels in [0, 1]",
+        source="Xu et al. 2019, table 1 (SE)",
+    ),
+    "mse": MetricSpec(
+        lambda scenes, prediction: mean_squared_error(scenes.image, prediction.reconstruction),
+        needs=("reconstruction",),
+        unit="per value",
+        higher_is_better=False,
+        description="squared error averaged over pixels and channels in [0, 1]",
+        source="Emami et al. 2021 (EfficientMORL)",
+    ),
+    "log_likelihood_nats": MetricSpec(
+        lambda scenes, prediction: prediction.log_likelihood,
+        needs=("log_likelihood",),
+        unit="nats per image",
+        higher_is_better=True,
+        description="log likelihood of an image, or a bound on it; compare equal kinds and densities only",
+        source="Eslami et al. 2016 (ELBO)",
+    ),
+    "bits_per_dimension": MetricSpec(
+        lambda scenes, prediction: bits_per_dimension(prediction.log_likelihood, scenes.image.shape[1:]),
+        needs=("log_likelihood",),
+        unit="bits",
+        higher_is_better=False,
+        description="minus log likelihood over H W C ln 2; add 8 to compare with models of 256 grey levels",
+        source="Engelcke et al. 2021 (GENESIS-v2)",
+    ),
+}
+
+
+def find_metrics(names: Sequence[str] | None = None) -> dict[str, MetricSpec]:
+    """Return metrics by name, all built-in ones for ``None``.
+
+    Args:
+        names: Built-in ids, ``module:attribute`` or installed entry points of the group ``mobj.metrics``.
+
+    Raises:
+        UsageError: If a name is unknown or does not lead to a `MetricSpec`.
+    """
+    if names is None:
+        return dict(METRICS)
+    return {name: METRICS[name] if name in METRICS else _external(name) for name in names}
+
+
+def _external(name: str) -> MetricSpec:
+    from multiobj_data.plugins import names, resolve
+
+    if ":" not in name and name not in names("metrics"):
+        known = [*METRICS, *names("metrics")]
+        raise UsageError(
+            f"no metric named {name!r}.{did_you_mean(name, known)} Your own: give package.module:attribute."
+        )
+    found = resolve("metrics", name)
+    if not isinstance(found, MetricSpec):
+        raise UsageError(f"metric {name!r}: expected a metrics.MetricSpec, got {type(found).__name__}.")
+    return found

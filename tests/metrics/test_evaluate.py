@@ -1,0 +1,275 @@
+"""The harness end to end, with toy models on scenes made by hand."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import METRICS, MetricSpec, evaluate
+from multiobj_data.errors import DataError, UsageError
+from multiobj_data.predictions import PredictionFile, write_predictions
+from multiobj_data.scenes import Prediction
+
+
+def test_the_truth_scores_perfectly(oracle, truth, batches, scenes):
+    result = evaluate(oracle(truth), batches(7), model="oracle")
+    means = {name: summary["mean"] for name, summary in result.metrics.items()}
+    assert means["count_accuracy"] == means["box_miou"] == 1
+    assert means["count_error"] == means["count_absolute_error"] == 0
+    assert means["mse"] == pytest.approx(0, abs=1e-12)
+    assert result.metrics.keys() == METRICS.keys()
+    assert not result.not_available
+    assert result.metrics["box_miou"]["skipped"] == (scenes.count == 0).sum()
+
+
+@pytest.mark.parametrize("size", [1, 5, 24])
+def test_figures_do_not_depend_on_the_batches(oracle, truth, batches, rng, size):
+    noisy = replace(
+        truth,
+        count=rng.integers(0, 5, 24),
+        boxes=(truth.boxes + rng.normal(size=truth.boxes.shape)).astype(np.float32),
+        log_likelihood=rng.normal(size=24),
+    )
+    whole, cut = (evaluate(oracle(noisy), batches(n)) for n in (24, size))
+    assert cut.to_json() == whole.to_json()
+    for name, values in whole.columns.items():
+        np.testing.assert_array_equal(cut.columns[name], values)
+    for end in ("worst", "best"):
+        assert [e.index for e in getattr(cut, end)] == [e.index for e in getattr(whole, end)]
+
+
+def test_scenes_that_come_twice_count_once(oracle, truth, batches):
+    once, twice = (evaluate(oracle(truth), parts) for parts in (batches(8), batches(8) + batches(5)[::-1]))
+    assert twice.metrics == once.metrics
+    assert [e.index for e in twice.worst + twice.best] == [e.index for e in once.worst + once.best]
+    assert twice.protocol["repeated_images_dropped"] == 24
+    assert twice.protocol["images"] == 24
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_models_objects_and_functions_are_the_same(oracle, truth, batches, library):
+    model = oracle(truth)
+
+    def predict(images):
+        answer = model.predict(images)
+        if library == "torch":
+            tensors = {
+                name: torch.tensor(array).requires_grad_(array.dtype.kind == "f")
+                for name, array in answer.arrays().items()
+            }
+            return replace(answer, **tensors)
+        return answer
+
+    figures = evaluate(predict, batches(8)).to_json()
+    reference = evaluate(model, batches(8)).to_json()
+    assert figures == reference
+
+
+def test_a_file_of_predictions_scores_like_its_model(oracle, truth, batches, tmp_path):
+    model = oracle(truth)
+    write_predictions(tmp_path / "p.h5", ((index, model.predict(part.image)) for index, part in batches(5)))
+    from_file = evaluate(PredictionFile(tmp_path / "p.h5"), batches(24)[::-1])
+    assert from_file.metrics == evaluate(model, batches(8)).metrics
+
+
+def test_models_see_images_only(batches):
+    def peek(*arguments):
+        (images,) = arguments
+        assert isinstance(images, np.ndarray)
+        return Prediction(count=np.zeros(len(images), int))
+
+    evaluate(peek, batches(8))
+
+
+def test_what_a_model_does_not_give_has_a_reason_and_no_figure(batches, scenes):
+    result = evaluate(lambda images: Prediction(count=np.zeros(len(images), int)), batches(8))
+    assert list(result.metrics) == ["count_accuracy", "count_error", "count_absolute_error"]
+    assert result.not_available["box_miou"] == "model gives no boxes and no presence"
+    assert result.not_available["mse"] == "model gives no reconstruction"
+    assert result.metrics["count_accuracy"]["mean"] == (scenes.count == 0).mean()
+    assert result.likelihood_kind is None
+
+
+def test_without_counts_present_slots_are_counted(batches):
+    presence = np.array([0.9, 0.5, 0.49], np.float32)
+    result = evaluate(lambda images: Prediction(presence=np.tile(presence, (len(images), 1))), batches(8))
+    assert (result.columns["predicted_count"] == 2).all()
+    assert result.protocol["count_from"] == "slots with presence >= 0.5"
+
+
+def test_groups_by_true_count_make_up_the_whole(oracle, truth, batches, rng):
+    noisy = replace(truth, count=rng.integers(0, 5, 24))
+    result = evaluate(oracle(noisy), batches(8))
+    assert list(result.by_count) == [0, 1, 2, 3]
+    for name, summary in result.metrics.items():
+        groups = [group[name] for group in result.by_count.values()]
+        for part in ("n", "skipped"):
+            assert sum(group[part] for group in groups) == summary[part]
+        total = sum(group["mean"] * group["n"] for group in groups if group["n"])
+        assert total / summary["n"] == pytest.approx(summary["mean"])
+    table = np.array(result.confusion["table"])
+    assert table.sum() == 24
+    assert np.trace(table) / 24 == pytest.approx(result.metrics["count_accuracy"]["mean"])
+
+
+def test_examples_are_the_extremes(oracle, truth, batches, rng, scenes):
+    shift = rng.uniform(0, 3, (24, 1, 1)).astype(np.float32)
+    result = evaluate(oracle(replace(truth, boxes=truth.boxes + shift)), batches(5), examples=4)
+    scores = result.columns["box_miou"]
+    order = [100 + i for i in np.argsort(scores, kind="stable") if not np.isnan(scores[i])]
+    assert result.ranked_by == "box_miou"
+    assert [e.index for e in result.worst] == order[:4]
+    assert [e.index for e in result.best] == order[::-1][:4]
+    for example in result.worst + result.best:
+        row = example.index - 100
+        np.testing.assert_array_equal(example.image, scenes.image[row])
+        np.testing.assert_array_equal(example.true_boxes, scenes.boxes[row, : scenes.count[row]])
+        assert len(example.predicted_boxes) == example.predicted_count == example.true_count
+        assert example.scores["box_miou"] == scores[row]
+
+
+def test_no_scene_is_both_best_and_worst(oracle, truth, batches):
+    result = evaluate(oracle(truth), batches(24), examples=15)
+    shown = [example.index for example in result.worst + result.best]
+    assert len(shown) == len(set(shown)) == (~np.isnan(result.columns["box_miou"])).sum()
+
+
+def test_json_is_strict_and_nan_is_null(oracle, truth, batches):
+    only_empty = [(np.array([100]), batches(1)[0][1])]
+    result = evaluate(
+        oracle(truth),
+        only_empty,
+        dataset={"id": "toy-v1", "rate": np.float32(0.5)},
+        protocol={"split": "test"},
+    )
+    document = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert document["schema_version"] == 1
+    assert document["metrics"]["box_miou"] == {"mean": None, "stderr": None, "n": 0, "skipped": 1}
+    assert document["by_count"]["0"]["count_accuracy"]["mean"] == 1
+    assert document["dataset"] == {"id": "toy-v1", "rate": 0.5}
+    assert document["protocol"]["split"] == "test"
+    assert document["protocol"]["index_range"] == [100, 100]
+    assert document["protocol"]["definitions"]["box_miou"]["version"] == METRICS["box_miou"].version
+    assert document["likelihood_kind"] == "exact"
+
+
+def test_values_per_image_read_back_exactly(oracle, truth, batches, tmp_path, rng):
+    result = evaluate(oracle(replace(truth, log_likelihood=rng.normal(size=24))), batches(8))
+    result.write_per_image(tmp_path / "images.csv")
+    with open(tmp_path / "images.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(100, 124))
+    for name, values in result.per_image.items():
+        read = [float(row[name]) if row[name] else np.nan for row in rows]
+        np.testing.assert_array_equal(read, values)
+
+
+def test_per_image_values_are_csv_only(oracle, truth, batches, tmp_path):
+    with pytest.raises(UsageError, match=r"ends in \.csv"):
+        evaluate(oracle(truth), batches(8)).write_per_image(tmp_path / "images.txt")
+
+
+def test_progress_is_told_in_scenes(oracle, truth, batches):
+    seen = []
+    evaluate(oracle(truth), batches(10), on_progress=seen.append)
+    assert seen == [10, 10, 4]
+
+
+brightness = MetricSpec(
+    lambda scenes, prediction: scenes.image.mean((1, 2, 3)),
+    needs=("count",),
+    unit="",
+    higher_is_better=None,
+    description="how bright the image is",
+    source="a test",
+)
+
+
+def test_a_metric_of_ones_own_is_found_by_name(oracle, truth, batches, scenes, tmp_path, monkeypatch):
+    (tmp_path / "my_metrics.py").write_text(
+        "from metrics import MetricSpec\n"
+        "double = MetricSpec(lambda s, p: 2.0 * p.count, ('count',), '', None, 'twice the count', 'a test')\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    result = evaluate(oracle(truth), batches(8), metrics=["count_error", "my_metrics:double"])
+    assert list(result.metrics) == ["count_error", "my_metrics:double"]
+    np.testing.assert_array_equal(result.per_image["my_metrics:double"], 2 * scenes.count)
+    with pytest.raises(UsageError, match=r"expected a metrics\.MetricSpec, got int"):
+        evaluate(oracle(truth), batches(8), metrics=["my_metrics:number"])
+
+
+def test_an_unknown_metric_gets_a_suggestion(oracle, truth, batches):
+    with pytest.raises(UsageError, match=r"no metric named 'box_mIou'\. Did you mean 'box_miou'"):
+        evaluate(oracle(truth), batches(8), metrics=["box_mIou"])
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda images: images, "expected predict to return a Prediction, got ndarray"),
+        (lambda images: Prediction(count=np.zeros(3, int)), "expected answers for 8 images, got 3"),
+        (
+            lambda images: Prediction(reconstruction=np.zeros((8, 6, 6, 1))),
+            "reconstruction .* does not fit images",
+        ),
+        (lambda images: Prediction(masks=np.ones((8, 1, 6, 6))), "masks .* does not fit images"),
+        (
+            lambda images: Prediction(boxes=np.full((8, 1, 4), np.nan), presence=np.ones((8, 1))),
+            "metric box_miou: predicted_boxes: expected finite",
+        ),
+        (
+            lambda images: Prediction(log_likelihood=np.full(8, -np.inf), likelihood_kind="elbo"),
+            "metric log_likelihood_nats: got an infinite value",
+        ),
+        (lambda images: Prediction(count=np.full(8, 10**12)), "too large"),
+    ],
+)
+def test_answers_that_do_not_fit_name_the_model(batches, answer, says):
+    with pytest.raises(DataError, match=says) as caught:
+        evaluate(answer, batches(8), model="broken")
+    assert "model 'broken'" in str(caught.value)
+
+
+def test_a_model_must_answer_alike_in_every_batch(batches):
+    kinds = iter(["elbo", "exact", "elbo"])
+
+    def predict(images):
+        return Prediction(log_likelihood=np.zeros(len(images)), likelihood_kind=next(kinds))
+
+    with pytest.raises(
+        DataError,
+        match=r"like the first \(images \[12, 12, 1\] answered by log_likelihood \(elbo\)\), got .* \(exact\)",
+    ):
+        evaluate(predict, batches(8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("a path", []), UsageError, r"expected a model with predict\(images\)"),
+        ((lambda images: None, []), DataError, "at least one scene"),
+    ],
+)
+def test_nothing_to_evaluate_is_an_error(arguments, error, says):
+    with pytest.raises(error, match=says):
+        evaluate(*arguments)
+
+
+def test_batches_need_one_index_a_scene(oracle, truth, batches):
+    with pytest.raises(DataError, match="one whole-number index a scene"):
+        evaluate(oracle(truth), [(np.arange(3), batches(8)[0][1])])
+
+
+def test_facts_of_the_run_cannot_be_overwritten(oracle, truth, batches):
+    with pytest.raises(UsageError, match="'images' is filled in by evaluate"):
+        evaluate(oracle(truth), batches(8), protocol={"images": 5})
+
+
+def test_metrics_with_values_of_the_wrong_number_are_refused(oracle, truth, batches, monkeypatch):
+    monkeypatch.setitem(METRICS, "one", replace(brightness, function=lambda scenes, prediction: np.ones(1)))
+    with pytest.raises(DataError, match="expected 8 values, one an image"):
+        evaluate(oracle(truth), batches(8))

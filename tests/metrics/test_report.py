@@ -1,0 +1,157 @@
+"""The HTML report: whole, self-contained, and safe with any name."""
+
+import base64
+import io
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import jinja2
+import numpy as np
+import pytest
+from PIL import Image
+
+from metrics import evaluate, write_report
+from metrics.report import figure
+from multiobj_data.errors import UsageError
+from multiobj_data.scenes import Prediction
+
+VOID = {"meta", "br", "image", "rect"}
+
+
+class Page(HTMLParser):
+    """Collects tags with attributes, and checks that every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def result(oracle, truth, batches, rng):
+    boxes = (truth.boxes + rng.normal(size=truth.boxes.shape)).astype(np.float32)
+    noisy = replace(truth, boxes=boxes, count=rng.integers(0, 5, 24))
+    return evaluate(oracle(noisy), batches(8), model="toy", dataset={"id": "toy-v1"}, examples=3)
+
+
+@pytest.fixture
+def page(result, tmp_path):
+    write_report(result, tmp_path / "report.html")
+    return Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_nothing_outside_the_file_is_referred_to(page):
+    assert page.all("image")
+    for _, attributes in page.tags:
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert attributes.get(name, "data:").startswith("data:")
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    style = "".join(word for word in page.words if "--paper" in word)
+    assert not re.search(r"url\(|@import|https?:", style)
+
+
+def test_pictures_are_the_scenes(page, result):
+    pictures = [a["href"] for a in page.all("image")]
+    examples = result.worst + result.best
+    assert len(pictures) == 2 * len(examples)
+    for example, url in zip(examples, pictures[::2], strict=True):
+        shown = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+        np.testing.assert_array_equal(np.asarray(shown), example.image[..., 0])
+
+
+def test_boxes_are_drawn_where_they_are(page, result):
+    def count(kind):
+        return sum(a["class"] == kind for a in page.all("rect"))
+
+    examples = result.worst + result.best
+    assert count("solid") == sum(len(e.true_boxes) for e in examples)
+    assert count("dashed") == 2 * sum(len(e.predicted_boxes) for e in examples)
+    first = next(a for a in page.all("rect") if a["class"] == "solid")
+    x0, y0, x1, y1 = result.worst[0].true_boxes[0]
+    assert [float(first[name]) for name in ("x", "y", "width", "height")] == [x0, y0, x1 - x0, y1 - y0]
+
+
+def test_every_figure_is_in_the_table(page, result):
+    for name, summary in result.metrics.items():
+        assert name in page.words
+        assert figure(summary) in page.words
+
+
+def test_names_are_escaped(oracle, truth, batches, tmp_path):
+    hostile = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
+    result = evaluate(oracle(truth), batches(8), model=hostile, dataset={"id": hostile, hostile: [hostile]})
+    write_report(result, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.all("script")
+    assert hostile in page.words
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_models_that_only_count_get_a_report(batches, tmp_path, channels):
+    coloured = [(index, replace(part, image=part.image.repeat(channels, -1))) for index, part in batches(8)]
+    result = evaluate(lambda images: Prediction(count=np.ones(len(images), int)), coloured)
+    write_report(result, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "model gives no boxes and no presence" in page.words
+    assert not [a for a in page.all("rect") if a["class"] == "dashed"]
+
+
+def test_a_report_without_counts_or_examples(batches, tmp_path):
+    def predict(images):
+        return Prediction(reconstruction=np.zeros(images.shape))
+
+    write_report(evaluate(predict, batches(8), examples=0), tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.all("svg")
+    assert "How many objects?" not in page.words
+
+
+def test_an_interrupted_report_leaves_the_older_one(result, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text("older")
+    broken = replace(result, protocol={**result.protocol, "definitions": {}})
+    with pytest.raises(jinja2.UndefinedError, match="no attribute 'count_accuracy'"):
+        write_report(broken, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "older"
+
+
+def test_a_missing_folder_is_a_usage_error(result, tmp_path):
+    with pytest.raises(UsageError, match="create it first"):
+        write_report(result, tmp_path / "no" / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("mean", "stderr", "text"),
+    [
+        (0.96123, 0.00431, "0.9612 ± 0.0043"),
+        (7060.91, 123.4, "7,061 ± 123"),
+        (1.0, 0.0, "1 ± 0"),
+        (0.5, math.nan, "0.5"),
+        (math.nan, math.nan, "–"),
+        (-0.31, 0.1, "−0.31 ± 0.10"),
+    ],
+)
+def test_a_mean_is_rounded_by_its_standard_error(mean, stderr, text):
+    assert figure({"mean": mean, "stderr": stderr, "n": 1, "skipped": 0}) == text
