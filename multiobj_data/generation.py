@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -117,4 +121,21 @@ def _run(plan: Plan, tasks: list[Task], folder: Path, workers: int) -> Iterator[
 
     with joblib.parallel_config(backend="loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from pool(joblib.delayed(plan.write_shard)(task, folder) for task in tasks)
+        yield from pool(joblib.delayed(_write_in_worker)(plan, task, folder) for task in tasks)
+
+
+def _write_in_worker(plan: Plan, task: Task, folder: Path) -> Finished:
+    _leave_with_parent(os.getppid())
+    return plan.write_shard(task, folder)
+
+
+@cache
+def _leave_with_parent(parent: int) -> None:
+    """End this worker soon after its parent was killed; it would wait for work for minutes otherwise."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -154,7 +154,9 @@ def _append(file: h5py.File, indices: np.ndarray, prediction: Prediction) -> Non
             _create(file, name, values)
     got = {name: values.shape[1:] for name, values in columns.items()}
     first = {name: file[name].shape[1:] for name in file}
-    if got != first or any(not np.array_equal(file.attrs[name], value) for name, value in about.items()):
+    if got != first or any(
+        not np.array_equal(file.attrs[name], np.asarray(value)) for name, value in about.items()
+    ):
         raise ValueError(
             f"expected every batch to have the fields and sizes of the first, {first}, got {got}."
         )

@@ -1,0 +1,160 @@
+"""What commands share: progress and log on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from multiobj_data.errors import MobjError, UsageError
+
+_LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+
+
+class InterruptedRunError(MobjError):
+    """Ctrl-C, with the line that goes on from here."""
+
+    exit_code = 130
+
+
+@contextmanager
+def resumable(command: str) -> Iterator[None]:
+    """On Ctrl-C, say which command continues."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; nothing finished is lost. To continue: {command}") from None
+
+
+def same_command(*more: str) -> str:
+    """Return the command line as it was typed, plus ``more``."""
+    import shlex
+
+    arguments = [argument for argument in sys.argv[1:] if argument not in more]
+    return shlex.join(["mobj", *arguments, *more])
+
+
+def start_logging() -> None:
+    """Show the library's warnings on stderr, one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for name in ("multiobj_data", "metrics", "reference_models"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(handler)
+
+
+@contextmanager
+def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    """Yield ``advance(n, note="")``: a bar on a terminal, a line now and then otherwise.
+
+    Args:
+        label: What is being done.
+        total: Units to do.
+        unit: Name of a unit, plural.
+    """
+    if sys.stderr.isatty():
+        with _bar(label, total, unit) as advance:
+            yield advance
+    else:
+        yield _lines(label, total, unit)
+
+
+@contextmanager
+def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(label, total=total, note="", rate="")
+
+        def advance(n: int, note: str | None = None) -> None:
+            bars.update(task, advance=n)
+            if note is not None:
+                bars.update(task, note=note)
+            speed = bars.tasks[task].speed
+            bars.update(task, rate=f"{speed:,.0f}/s" if speed else "")
+
+        yield advance
+
+
+def _lines(label: str, total: int, unit: str) -> Callable[..., None]:
+    start = last = time.monotonic()
+    done = 0
+    latest = ""
+
+    def advance(n: int, note: str | None = None) -> None:
+        nonlocal done, last, latest
+        done += n
+        latest = latest if note is None else note
+        now = time.monotonic()
+        if done >= total or now - last >= _LINE_EVERY:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
+            click.echo(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f}/s{left} {latest}".rstrip(), err=True)
+
+    return advance
+
+
+def say(message: str) -> None:
+    """Tell the user something that is not the result: on stderr."""
+    click.echo(message, err=True)
+
+
+def emit_json(document: Any) -> None:
+    """Print the one JSON document of ``--json``."""
+    click.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def emit_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    """Print a table on stdout."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=SIMPLE_HEAD, pad_edge=False, show_header=any(header))
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160  # a pipe has no width: do not wrap
+    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+
+
+def parse_range(text: str) -> tuple[int, int]:
+    """Read ``i/n`` of ``--shard-range``."""
+    part, sign, parts = text.partition("/")
+    if not (sign and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise UsageError(f"--shard-range: expected i/n with 0 <= i < n, e.g. 0/4, got {text!r}.")
+    return int(part), int(parts)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read ``--seeds``: ``3`` means 0, 1, 2; ``0,4`` (or ``4,``) are these seeds."""
+    parts = [part.strip() for part in text.split(",")]
+    if parts and parts[-1] == "" and len(parts) > 1:
+        parts.pop()
+    if not all(part.isdigit() for part in parts) or ("," not in text and int(text) < 1):
+        raise UsageError(
+            f"--seeds: expected a number of seeds such as 3, or a list such as 0,1,2 or 7,; got {text!r}."
+        )
+    seeds = [int(part) for part in parts]
+    if "," not in text:
+        return list(range(seeds[0]))
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds: {text!r} names a seed twice.")
+    return seeds

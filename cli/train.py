@@ -1,0 +1,204 @@
+"""`mobj train`: a model, several seeds, the success rate over all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cli.console import (
+    emit_json,
+    emit_table,
+    parse_seeds,
+    progress,
+    resumable,
+    same_command,
+    say,
+    start_logging,
+)
+
+
+@click.command("train", short_help="Train a model, over several seeds.")
+@click.argument("model")
+@click.option("--data", required=True, metavar="DIR", help="Data set, as `mobj generate` writes it.")
+@click.option(
+    "--out", metavar="DIR", help="Folder of the runs; each seed has its own inside.  [default: runs/MODEL]"
+)
+@click.option(
+    "--seeds",
+    default="1",
+    show_default=True,
+    metavar="N|LIST",
+    help="A number of seeds (3 means 0, 1, 2) or a list (0,4 or 7,).",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=6000,
+    show_default=True,
+    metavar="N",
+    help="Optimiser steps.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    metavar="B",
+    help="Images a step.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the model (repeatable)."
+)
+@click.option(
+    "--validate-on",
+    default="auto",
+    show_default=True,
+    metavar="SPLIT",
+    help="Split for the live count accuracy; auto: val, else test.",
+)
+@click.option(
+    "--evaluate-every",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    metavar="N",
+    help="Steps between lines of the log.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Steps between checkpoints.",
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="T", help="CPU threads.  [default: all cores]")
+@click.option("--resume", is_flag=True, help="Go on where the runs in --out stopped.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def train_command(model: str, **options: Any) -> None:
+    """Train MODEL on the train split of a data set.
+
+    Leaves OUT/seed-S/checkpoint.pt, curves.png and log.jsonl. What a model has learnt is said by
+    `mobj evaluate`; the live count accuracy is measured on the first 1,000 scenes of the validation split.
+
+    \b
+    mobj train air --data data/digits --out runs/air --seeds 3
+    """
+    from multiobj_data.configuration import parse_assignments
+    from multiobj_data.loading import open_dataset
+
+    start_logging()
+    seeds = parse_seeds(options["seeds"])
+    settings = parse_assignments(options["settings"])
+    source = open_dataset(options["data"], "train")
+    validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
+    _set_threads(options["threads"])
+    out = options["out"] or f"runs/{model.replace(':', '-')}"
+    results = []
+    with resumable(same_command("--resume")):
+        for seed in seeds:
+            results.append(_train_one(model, source, validation, out, seed, settings, options))
+    _print_results(results, options["as_json"])
+
+
+def _validation(folder: str, split: str, splits: Any) -> Any:
+    from multiobj_data.loading import open_dataset
+
+    if split != "auto":
+        return open_dataset(folder, split)
+    found = next((name for name in ("val", "test") if name in splits), None)
+    if found is None:
+        say("the data set has neither val nor test split: no live count accuracy.")
+    return open_dataset(folder, found) if found else None
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _train_one(
+    model: str, source: Any, validation: Any, out: str, seed: int, settings: Any, options: Any
+) -> Any:
+    from reference_models.training import Progress, train
+
+    with progress(f"{model} seed {seed}", options["steps"], "steps") as advance:
+        done = 0
+
+        def show(state: Progress) -> None:
+            nonlocal done
+            note = None if state.record is None else _note(state.record)
+            advance(state.step - done, note)
+            done = state.step
+            if state.warning:
+                say(f"WARNING: seed {seed}: {state.warning}")
+
+        return train(
+            model,
+            source,
+            out,
+            seed=seed,
+            steps=options["steps"],
+            batch_size=options["batch_size"],
+            device=options["device"],
+            config=settings,
+            validation=validation,
+            resume=options["resume"],
+            checkpoint_every=options["checkpoint_every"],
+            evaluate_every=options["evaluate_every"],
+            on_progress=show,
+        )
+
+
+def _note(record: dict[str, Any]) -> str:
+    parts = [f"loss {record['total']:.1f}"] if "total" in record else []
+    if record.get("count_accuracy") is not None:
+        parts.append(f"count accuracy {record['count_accuracy']:.3f}")
+    return ", ".join(parts)
+
+
+def _print_results(results: list[Any], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {
+                "seed": result.seed,
+                "steps": result.steps,
+                "seconds": result.seconds,
+                "count_accuracy": result.count_accuracy,
+                "collapsed": result.collapsed,
+                "checkpoint": str(result.checkpoint),
+            }
+            for result in results
+        ]
+        emit_json(
+            {"schema_version": 1, "seeds": rows, "not_collapsed": sum(not r.collapsed for r in results)}
+        )
+        return
+    emit_table(
+        [
+            (
+                str(result.seed),
+                f"{result.steps:,}",
+                f"{result.seconds:.0f}",
+                "-" if result.count_accuracy is None else f"{result.count_accuracy:.4f}",
+                "COLLAPSED" if result.collapsed else "",
+                str(result.checkpoint),
+            )
+            for result in results
+        ],
+        ("seed", "steps", "seconds", "count accuracy (live)", "", "checkpoint"),
+    )
+    good = sum(not result.collapsed for result in results)
+    click.echo(
+        f"{good} of {len(results)} seeds did not collapse; score them with: mobj evaluate {results[0].checkpoint}"
+    )

@@ -1,0 +1,83 @@
+"""`mobj verify`: is a data set still what its manifest says?"""
+
+from __future__ import annotations
+
+import click
+
+from cli.console import emit_json, progress, resumable, same_command, start_logging
+
+
+@click.command("verify", short_help="Check every byte of a data set; repair it.")
+@click.argument("folder", type=click.Path(path_type=str))
+@click.option("--repair", is_flag=True, help="Write missing and changed shards again, and only those.")
+@click.option(
+    "--regenerate", metavar="SHARE", help="Also draw this share of the scenes anew and compare, e.g. 1%."
+)
+@click.option(
+    "--digits-root",
+    metavar="DIR",
+    envvar="MOBJ_DIGITS_ROOT",
+    help="Folder with MNIST's idx files, to draw from.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def verify_command(
+    folder: str, repair: bool, regenerate: str | None, digits_root: str | None, as_json: bool
+) -> None:
+    """Compare the shards in FOLDER with its manifest; exit code 4 if anything is missing, changed or foreign.
+
+    \b
+    mobj verify data/digits --regenerate 1%
+    """
+    from dataclasses import asdict
+    from pathlib import Path
+
+    import numpy as np
+
+    from multiobj_data import verification
+    from multiobj_data.errors import VerificationError
+    from multiobj_data.generation import generate
+    from multiobj_data.manifest import Manifest
+    from multiobj_data.plan import plan_of
+
+    start_logging()
+    path = Path(folder)
+    share = _share(regenerate) if regenerate else 0.0
+    manifest = Manifest.read(path)
+    total = sum(split.rows for split in manifest.splits.values())
+    with progress("verify", total, "scenes") as advance:
+        problems = verification.verify(path, manifest, advance)
+    repaired = [problem for problem in problems if problem.repairable and repair]
+    if repaired:
+        with resumable(same_command()), progress("repair", total, "scenes") as advance:
+            generate(plan_of(manifest, digits_root=digits_root), path, on_progress=advance)
+        problems = verification.verify(path, manifest)
+    compared = 0
+    if share and not problems:
+        plan = plan_of(manifest, digits_root=digits_root)
+        compared, problems = verification.regenerate(path, manifest, plan, share, np.random.default_rng())
+    if as_json:
+        facts = {"problems": [asdict(p) for p in problems], "repaired": [asdict(p) for p in repaired]}
+        emit_json({"schema_version": 1, "folder": folder, "scenes": total, "compared": compared, **facts})
+    else:
+        for problem in repaired:
+            click.echo(f"repaired {problem.file}: was {problem.kind} ({problem.detail})")
+        for problem in problems:
+            click.echo(f"{problem.kind}: {problem.file}: {problem.detail}")
+    if problems:
+        cure = f"run `mobj verify --repair {folder}`" if any(p.repairable for p in problems) else "see above"
+        raise VerificationError(f"{folder}: {len(problems)} of its files are not as they should be; {cure}.")
+    if not as_json:
+        drawn = f"; {compared:,} scenes drawn anew are equal" if compared else ""
+        click.echo(f"{folder}: {total:,} scenes, every byte as written{drawn}.")
+
+
+def _share(text: str) -> float:
+    from multiobj_data.errors import UsageError
+
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--regenerate: expected a share such as 1% or 0.01, got {text!r}.")
+    return value
