@@ -112,6 +112,8 @@ def _predictor(
         raise UsageError(
             "give one of: a CHECKPOINT of `mobj train`, --model MODULE:LOADER, or --predictions FILE."
         )
+    if not checkpoint and not options["data"]:
+        raise UsageError("which data? Give --data DIR; only checkpoints of `mobj train` know theirs.")
     if options["predictions"]:
         from multiobj_data.predictions import PredictionFile
 
@@ -145,14 +147,11 @@ def _predictor(
 def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
     from contextlib import nullcontext
 
-    from multiobj_data.errors import UsageError
     from multiobj_data.loading import find_split, open_dataset
 
     if options["data"]:
         return nullcontext(open_dataset(options["data"], options["split"]))
-    if reference is None:
-        raise UsageError("which data? Give --data DIR; only checkpoints of `mobj train` know theirs.")
-    return find_split(reference, options["split"], say, digits_root=options["digits_root"])
+    return find_split(reference or {}, options["split"], say, digits_root=options["digits_root"])
 
 
 def _refuse_other_size(predictor: Any, source: Any, options: dict[str, Any]) -> None:

@@ -100,20 +100,21 @@ class StoredScenes:
 
     def images(self, indices: Indices) -> np.ndarray:
         """Return uint8 ``[n, H, W, C]``, in the order asked for; writable."""
-        shards, rows = self._locate(indices)
-        maps, size = self._maps, self._image_bytes
-        # One join over slices of the maps: a NumPy fancy index for each shard would cost ten times as much.
-        parts = [
-            maps[s][0][(at := maps[s][1] + row * size) : at + size]
-            for s, row in zip(shards, rows, strict=True)
-        ]
+        maps, size, rows = self._maps, self._image_bytes, self.manifest.shard_rows
+        # One join over slices of the maps: a NumPy fancy index for each shard costs several times as much.
+        parts = []
+        for index in _checked(indices, len(self)):
+            shard, row = divmod(index, rows)
+            memory, start = maps[shard]
+            start += row * size
+            parts.append(memory[start : start + size])
         return np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, *self.image_shape)
 
     def scenes(self, indices: Indices) -> Scenes:
         """Return the scenes, in the order asked for."""
-        located = self._locate(indices)
-        shards, rows = np.array(located[0], np.int64), np.array(located[1], np.int64)
-        if len(shards) == 0:
+        index = np.array(_checked(indices, len(self)), np.int64)
+        shards, rows = np.divmod(index, self.manifest.shard_rows)
+        if len(index) == 0:
             return self._read(0, np.zeros(0, np.int64))
         order = np.argsort(shards, kind="stable")
         parts = [self._read(int(s), rows[shards == s]) for s in np.unique(shards)]
@@ -121,15 +122,6 @@ class StoredScenes:
 
     def _read(self, shard: int, rows: np.ndarray) -> Scenes:
         return read_scenes(self._file(shard), rows)
-
-    def _locate(self, indices: Indices) -> tuple[list[int], list[int]]:
-        index = np.asarray(indices, np.int64)
-        if len(index) and not (index.min() >= 0 and index.max() < len(self)):
-            raise IndexError(
-                f"expected scene indices in 0..{len(self) - 1}, got {index.min()}..{index.max()}."
-            )
-        shard = index // self.manifest.shard_rows
-        return shard.tolist(), (index - shard * self.manifest.shard_rows).tolist()
 
     # -- files, opened once a process
 
@@ -219,6 +211,14 @@ class GeneratedScenes:
             scenes = draw_scenes(self.plan.generator, self.plan.seed, self.split, block * BLOCK, BLOCK)
             self._kept = (block, scenes)
         return self._kept[1]
+
+
+def _checked(indices: Indices, length: int) -> list[int]:
+    """Return the indices as a list; plain lists are what the fast path of `StoredScenes.images` wants."""
+    index: list[int] = np.asarray(indices, np.int64).tolist()
+    if index and not (min(index) >= 0 and max(index) < length):
+        raise IndexError(f"expected scene indices in 0..{length - 1}, got {min(index)}..{max(index)}.")
+    return index
 
 
 def batches(source: SceneSource, size: int, limit: int | None = None) -> Iterator[tuple[np.ndarray, Scenes]]:

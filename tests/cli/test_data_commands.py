@@ -211,7 +211,7 @@ def test_interrupted_it_says_how_to_go_on(start_mobj, tmp_path):
     process = start_mobj(*arguments, "--workers", 1, "--out", tmp_path / "d")
     wait_for(lambda: list((tmp_path / "d").glob("*.h5")))
     os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "To continue: mobj generate multi-mnist" in err
     assert "Traceback" not in err
