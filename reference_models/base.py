@@ -1,0 +1,215 @@
+"""What every model is: named losses, a prediction, samples, and one dataclass of settings.
+
+Letters: B images, K object slots, H W C pixels. Images are uint8 ``[B, H, W, C]`` at the door and scaled
+to [0, 1] inside; how they are laid out in between is each model's own business.
+"""
+
+from __future__ import annotations
+
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multiobj_data.configuration import build
+from multiobj_data.errors import UsageError
+from multiobj_data.scenes import Prediction
+
+ImageShape = tuple[int, int, int]
+"""``(H, W, C)`` of the images that a model is built for."""
+
+PREDICT_CHUNK = 250
+"""Images that `SceneModel.predict` works on at once; bounds its memory, not its answer."""
+
+M = TypeVar("M", bound="SceneModel")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What training minimises, as named terms with one value an image.
+
+    Keeping the images apart lets means, logs and per-image reports come from the same numbers.
+
+    Attributes:
+        terms: Name -> float ``[B]``.
+        weights: Name -> factor in the total; 1 where not named.
+    """
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ValueError("Loss: expected at least one term, got none.")
+        for name in self.weights:
+            if name not in self.terms:
+                raise ValueError(f"Loss: a weight for {name!r}, which is no term of {', '.join(self.terms)}.")
+        shapes = {name: tuple(term.shape) for name, term in self.terms.items()}
+        if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
+            raise ValueError(f"Loss: expected every term to be [B], got {shapes}.")
+
+    def __add__(self, other: Loss) -> Loss:
+        """Return the loss with the terms of both, which may not share a name."""
+        shared = sorted(set(self.terms) & set(other.terms))
+        if shared:
+            raise ValueError(f"Loss: both sides have a term {', '.join(map(repr, shared))}; rename one.")
+        return Loss({**self.terms, **other.terms}, {**self.weights, **other.weights})
+
+    @property
+    def per_image(self) -> Tensor:
+        """The weighted sum of the terms, ``[B]``."""
+        return torch.stack([self.weights.get(name, 1.0) * term for name, term in self.terms.items()]).sum(0)
+
+    @property
+    def total(self) -> Tensor:
+        """The mean of `per_image`: the scalar to minimise."""
+        return self.per_image.mean()
+
+    def means(self) -> Tensor:
+        """Return the unweighted mean of each term, in the order of `terms`: ``[terms]``, detached."""
+        return torch.stack([term.detach() for term in self.terms.values()]).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The settings that every model has; each model's own dataclass adds its own and gives the defaults.
+
+    Attributes:
+        learning_rate: Step size of Adam at the first step.
+        half_life: Steps after which the step size is half of what it was; it falls smoothly.
+        gradient_clip: Largest norm of the gradient over all parameters; longer gradients are shortened.
+    """
+
+    learning_rate: float
+    half_life: float
+    gradient_clip: float
+
+
+class SceneModel(nn.Module, ABC):
+    """A generative model of images of several objects that can be trained, asked and sampled.
+
+    A model implements `loss`, `predict_batch` and `sample`, and names its settings in `config_type`.
+
+    Args:
+        config: The settings.
+        image_shape: ``(H, W, C)`` of its images.
+    """
+
+    config_type: ClassVar[type[ModelConfig]]
+
+    def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.image_shape = image_shape
+
+    @classmethod
+    def from_config(cls: type[M], config: Mapping[str, Any], image_shape: ImageShape) -> M:
+        """Build the model from its settings by name.
+
+        Args:
+            config: Setting -> value; texts are read as the setting's type, what is absent has its default.
+            image_shape: ``(H, W, C)``.
+
+        Raises:
+            UsageError: An unknown setting, or a value that the model cannot take.
+        """
+        height, width, channels = (int(size) for size in image_shape)
+        return cls(build(cls.config_type, config), (height, width, channels))
+
+    @abstractmethod
+    def loss(self, images: Tensor, generator: torch.Generator) -> Loss:
+        """Return the training loss of uint8 ``images [B, H, W, C]``, with noise from ``generator``."""
+
+    @abstractmethod
+    def predict_batch(self, images: Tensor) -> Prediction:
+        """Answer for uint8 ``images [B, H, W, C]`` on the model's device; called without gradients.
+
+        Each image's answer may depend on that image alone.
+        """
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw ``n`` images from the model: float ``[n, H, W, C]`` in [0, 1]."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's parameter groups; one with ``config.learning_rate`` unless overridden."""
+        return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
+
+    def predict(self, images: np.ndarray | Tensor) -> Prediction:
+        """Answer for any number of images, deterministically and in evaluation mode.
+
+        Args:
+            images: uint8 ``[B, H, W, C]``, NumPy or torch on any device.
+
+        Returns:
+            The prediction; NumPy arrays for NumPy images, else tensors on the model's device.
+
+        Raises:
+            UsageError: The images are not uint8 or not of the model's size.
+        """
+        self._check_images(images)
+        batch = torch.as_tensor(images).to(self.device)
+        some = batch if len(batch) else batch.new_zeros((1, *self.image_shape))  # torch has its limits at 0
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                parts = [self.predict_batch(part) for part in some.split(PREDICT_CHUNK)]
+        finally:
+            self.train(was_training)
+        return _join(parts, len(batch), as_numpy=isinstance(images, np.ndarray))
+
+    def _check_images(self, images: np.ndarray | Tensor) -> None:
+        name = type(self).__name__
+        if str(images.dtype).removeprefix("torch.") != "uint8":
+            raise UsageError(f"{name}: expected uint8 images with values 0..255, got {images.dtype}.")
+        if tuple(images.shape[1:]) != self.image_shape or images.ndim != 4:
+            raise UsageError(
+                f"{name}: expected images {_sizes(('B', *self.image_shape))}, got {_sizes(images.shape)}; "
+                "use data of the size that the model was built for."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def as_float(self, images: Tensor) -> Tensor:
+        """Scale uint8 ``[B, H, W, C]`` to the model's floats in [0, 1], channels first: ``[B, C, H, W]``."""
+        return images.movedim(-1, 1).to(next(self.parameters()).dtype).div(255)
+
+
+def noise_of(images: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return standard normal noise ``[B, *shape]`` that each image alone decides.
+
+    It is keyed by the image's bytes: a sampled answer is the same on every call and in every batch, and yet
+    different images get independent noise.
+
+    Args:
+        images: uint8 ``[B, H, W, C]``.
+        shape: Shape of one image's noise.
+        like: Gives type and device.
+    """
+    noise = np.empty((len(images), *shape))
+    for row, image in zip(noise, images.cpu().numpy(), strict=True):
+        np.random.default_rng(zlib.crc32(image.tobytes())).standard_normal(out=row)
+    return torch.as_tensor(noise, dtype=like.dtype, device=like.device)
+
+
+def _join(parts: list[Prediction], n: int, as_numpy: bool) -> Prediction:
+    arrays = {name: torch.cat([part.arrays()[name] for part in parts])[:n] for name in parts[0].arrays()}
+    first = parts[0]
+    return Prediction(
+        **{name: array.cpu().numpy() if as_numpy else array for name, array in arrays.items()},
+        background_slots=first.background_slots,
+        likelihood_kind=first.likelihood_kind,
+    )
+
+
+def _sizes(shape: Any) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"

@@ -1,0 +1,70 @@
+"""Training batches whose content is a function of (seed, step) alone.
+
+Every epoch runs through the data once, in a permutation drawn from a stream of its own. A run that resumes
+at step 7,000 therefore sees what it would have seen, without any state to store.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multiobj_data.errors import UsageError
+from multiobj_data.loading import SceneSource
+
+RESIDENT_BYTES = 2_000_000_000
+"""Images up to this size are kept on the device; larger sets are read batch by batch."""
+
+_ORDER, _NOISE = 0, 1  # what a stream of a run is for
+
+
+def noise_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """Return the stream of the noise of one training step."""
+    key = np.random.SeedSequence(seed, spawn_key=(_NOISE, step)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(key) >> 1)  # torch takes 63 bits
+
+
+class Batches:
+    """The batches of a run.
+
+    Args:
+        source: Where the images come from.
+        batch_size: Images a batch; an epoch drops the last ones that fill no batch.
+        seed: Of the run.
+        device: Where batches go.
+
+    Raises:
+        UsageError: There are fewer scenes than one batch takes.
+    """
+
+    def __init__(self, source: SceneSource, batch_size: int, seed: int, device: torch.device) -> None:
+        if not 1 <= batch_size <= len(source):
+            raise UsageError(
+                f"train: the batch size must be between 1 and the {len(source)} scenes of the data, "
+                f"got {batch_size}."
+            )
+        self.source, self.batch_size, self.seed, self.device = source, batch_size, seed, device
+        self.in_epoch = len(source) // batch_size
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+        self._resident: Tensor | None = None
+        if len(source) * math.prod(source.image_shape) <= RESIDENT_BYTES:
+            self._resident = torch.as_tensor(source.images(np.arange(len(source)))).to(device)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return which scenes step ``step`` (from 1) trains on: int64 ``[batch_size]``."""
+        epoch, position = divmod(step - 1, self.in_epoch)
+        if epoch != self._epoch:
+            stream = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(_ORDER, epoch)))
+            self._epoch, self._order = epoch, stream.permutation(len(self.source))
+        return self._order[position * self.batch_size :][: self.batch_size]
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Return the images of step ``step`` (from 1): uint8 ``[batch_size, H, W, C]`` on the device."""
+        indices = self.indices(step)
+        if self._resident is not None:
+            return self._resident[torch.as_tensor(indices, device=self.device)]
+        return torch.as_tensor(self.source.images(indices)).to(self.device)

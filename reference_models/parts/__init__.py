@@ -1,0 +1,1 @@
+"""What the models are made of: windows, nets, distributions of counts."""

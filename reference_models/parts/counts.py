@@ -1,0 +1,57 @@
+"""How many objects: the count prior, and the posterior enumerated from AIR's stop-or-go decisions.
+
+AIR's posterior over N = 0..K is a chain of decisions: given that objects 1..t-1 are there, object t is
+there with probability p_t. Enumerating its K + 1 outcomes gives the exact expectation over N, so that no
+score-function estimator (with its variance and its collapses) is needed.
+
+Both distributions are plain `Categorical` over n = 0..K: another prior or another posterior is another
+function that returns one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributions import Categorical
+from torch.nn.functional import logsigmoid, pad
+
+
+def geometric_prior(k: int, ratio: float) -> Categorical:
+    """Return p(n) ∝ ``ratio ** n`` for n = 0..k, as float64.
+
+    Every object costs ``-log(ratio)`` nats (Eslami et al. 2016: a geometric prior).
+    """
+    return Categorical(probs=torch.tensor([ratio**n for n in range(k + 1)], dtype=torch.float64))
+
+
+def stick_breaking(logits: Tensor) -> Categorical:
+    """Return q(N = n) for n = 0..K from the decisions ``p_t = sigmoid(logits[..., t - 1])``.
+
+    ``q(n) = (1 - p_{n+1}) p_1 ... p_n`` for n < K and ``q(K) = p_1 ... p_K``, in log space throughout
+    (the sequential posterior of Eslami et al. 2016: it stops at the first object that is absent).
+
+    Args:
+        logits: float ``[..., K]``.
+    """
+    go = pad(logsigmoid(logits).cumsum(-1), (1, 0))  # log p_1...p_n, n = 0..K: [..., K + 1]
+    stop = pad(logsigmoid(-logits), (0, 1))  # log(1 - p_{n+1}); nothing to stop after K
+    return Categorical(logits=go + stop, validate_args=False)
+
+
+def at_least(count: Categorical) -> Tensor:
+    """Return P(N >= t) for t = 1..K as ``[..., K]``; it never increases with t."""
+    return count.probs.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+
+
+def presence_of(count: Categorical) -> tuple[Tensor, Tensor]:
+    """Return the most probable count ``[...]`` and a presence ``[..., K]`` that agrees with it.
+
+    Presence is P(N >= t). Where the counts are so uncertain that the mode and P(N >= t) fall on different
+    sides (q = .4, .3, .3: the mode is 0, P(N >= 1) is .6), it is moved to the mode's side of 1/2, so that
+    exactly the first ``count`` slots have presence >= 1/2.
+    """
+    presence = at_least(count)
+    mode = count.probs.argmax(-1)
+    counted = torch.arange(presence.shape[-1], device=presence.device) < mode[..., None]  # [..., K]
+    below_half = 0.5 - torch.finfo(presence.dtype).eps
+    return mode, torch.where(counted, presence.clamp(min=0.5), presence.clamp(max=below_half))

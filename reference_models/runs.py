@@ -1,0 +1,235 @@
+"""One training run: its state, its steps, and how it is saved and taken up again."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from multiobj_data.errors import MobjError, UsageError
+from multiobj_data.loading import SceneSource
+from reference_models.base import SceneModel
+from reference_models.batches import Batches, noise_generator
+from reference_models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from reference_models.recording import Record, TrainingLog
+
+VALIDATION_SCENES = 1000
+"""How many scenes the live count accuracy is measured on: the first ones of the validation source."""
+
+WARM_UP = 2000
+"""Steps before a model may be called collapsed: AIR sees one object in every image for some hundred steps."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run came to.
+
+    Attributes:
+        seed: Of the run.
+        steps: Steps done.
+        seconds: Time spent, over all sessions of the run.
+        count_accuracy: On the validation scenes, at the end; ``None`` without validation data.
+        collapsed: Whether the model calls every validation scene empty, or every one full.
+        checkpoint: The file.
+    """
+
+    seed: int
+    steps: int
+    seconds: float
+    count_accuracy: float | None
+    collapsed: bool
+    checkpoint: Path
+
+
+class Run:
+    """The state of one run: model, optimiser, and the loss summed since the last line of its log.
+
+    Args:
+        model_id: The model's name.
+        model: The model, on the device of the batches.
+        batches: Training data.
+        folder: Where the run's files are.
+        validation: Data with truth for the live count accuracy.
+        resume: Go on from the checkpoint if there is one.
+
+    Raises:
+        UsageError: There is a checkpoint, and it is not to be resumed or is of another run.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        model: SceneModel,
+        batches: Batches,
+        folder: Path,
+        validation: SceneSource | None,
+        *,
+        resume: bool,
+    ) -> None:
+        self.model_id, self.model, self.batches = model_id, model, batches
+        self.path = folder / "checkpoint.pt"
+        self.optimiser = torch.optim.Adam(model.parameter_groups(), fused=True)
+        self._first_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.step, self.seconds = 0, 0.0
+        self.count_accuracy: float | None = None
+        self.collapsed = False
+        self.sums: dict[str, float] = {}
+        if self.path.exists():
+            self._load(resume)
+        self.validation = None if validation is None else _first_scenes(validation)
+        self.log = TrainingLog(folder, self.step)
+        self._warning: str | None = None
+        self._logged = (self.step, self.seconds)
+        self._started = time.perf_counter() - self.seconds
+
+    def advance(self) -> None:
+        """Do one training step.
+
+        Raises:
+            MobjError: The loss or the gradient is not finite; the weights are left as they were.
+        """
+        step = self.step + 1
+        self.model.train()
+        loss = self.model.loss(
+            self.batches[step], noise_generator(self.batches.seed, step, self.batches.device)
+        )
+        self._set_learning_rate(step)
+        self.optimiser.zero_grad()
+        loss.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.model.config.gradient_clip)
+        total, norm, *means = torch.cat([torch.stack([loss.total.detach(), norm]), loss.means()]).tolist()
+        self._refuse_infinite(step, loss=total, gradient=norm)
+        self.optimiser.step()
+        self.step = step
+        for name, value in zip(("total", *loss.terms), (total, *means), strict=True):
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.sums["steps"] = self.sums.get("steps", 0.0) + 1
+
+    def _refuse_infinite(self, step: int, **numbers: float) -> None:
+        kept = f"{self.path} holds the last checkpoint" if self.path.exists() else "no checkpoint was written"
+        for name, number in numbers.items():
+            if not math.isfinite(number):
+                raise MobjError(
+                    f"the {name} is not finite at step {step}; {kept}; try a smaller learning_rate."
+                )
+
+    def _set_learning_rate(self, step: int) -> None:
+        # A function of the step alone, so that neither a resume nor the length of the run changes it.
+        decay = 0.5 ** ((step - 1) / self.model.config.half_life)
+        for group, rate in zip(self.optimiser.param_groups, self._first_rates, strict=True):
+            group["lr"] = rate * decay
+
+    def evaluate(self) -> Record:
+        """Measure the count accuracy and write a line of the log (its loss: mean since the last line)."""
+        self._count()
+        self.seconds = time.perf_counter() - self._started
+        step, seconds = self._logged
+        n = self.sums.pop("steps")
+        means = {name: value / n for name, value in self.sums.items()}
+        record = {
+            "step": self.step,
+            "total": means.pop("total"),
+            "terms": means,
+            "count_accuracy": self.count_accuracy,
+            "steps_per_s": round((self.step - step) / (self.seconds - seconds), 3),
+            "elapsed_s": round(self.seconds, 3),
+        }
+        self.log.write(record)
+        self.sums, self._logged = {}, (self.step, self.seconds)
+        return record
+
+    def new_warning(self) -> str | None:
+        """Return the warning that came up since the last call, if any."""
+        warning, self._warning = self._warning, None
+        return warning
+
+    def _count(self) -> None:
+        if self.validation is None:
+            return
+        images, truth = self.validation
+        prediction = self.model.predict(images)
+        if prediction.count is None:
+            return
+        self.count_accuracy = float(np.mean(prediction.count == truth))
+        full = None if prediction.presence is None else prediction.presence.shape[1]
+        stuck = [n for n in (0, full) if np.all(prediction.count == n) and not np.all(truth == n)]
+        was_collapsed, self.collapsed = self.collapsed, bool(stuck) and self.step >= WARM_UP
+        if self.collapsed and not was_collapsed:
+            self._warning = f"the model has collapsed: it counts {stuck[0]} objects in every image."
+            self.log.write({"step": self.step, "warning": self._warning})
+
+    def save(self) -> None:
+        """Write the checkpoint and draw the curves.
+
+        Raises:
+            MobjError: A file cannot be written; the checkpoint from before is untouched.
+        """
+        self.seconds = time.perf_counter() - self._started
+        extras = {
+            "batch_size": self.batches.batch_size,
+            "optimiser": self.optimiser.state_dict(),
+            "seconds": self.seconds,
+            "count_accuracy": self.count_accuracy,
+            "collapsed": self.collapsed,
+            "sums": dict(self.sums),
+        }
+        data = self.batches.source.reference
+        checkpoint = Checkpoint(self.model_id, self.model, data, self.step, self.batches.seed, extras)
+        save_checkpoint(self.path, checkpoint)
+        self.log.draw()
+
+    def result(self) -> TrainingResult:
+        """Return what the run came to."""
+        return TrainingResult(
+            seed=self.batches.seed,
+            steps=self.step,
+            seconds=self.seconds,
+            count_accuracy=self.count_accuracy,
+            collapsed=self.collapsed,
+            checkpoint=self.path,
+        )
+
+    def _load(self, resume: bool) -> None:
+        if not resume:
+            raise UsageError(
+                f"{self.path.parent} holds a run already; go on with --resume, or give another --out."
+            )
+        saved = load_checkpoint(self.path, self.batches.device)
+        self._refuse_other(saved)
+        self.model.load_state_dict(saved.model.state_dict())
+        self.optimiser.load_state_dict(saved.extras["optimiser"])
+        self.step, self.seconds = saved.step, saved.extras["seconds"]
+        self.count_accuracy, self.collapsed = saved.extras["count_accuracy"], saved.extras["collapsed"]
+        self.sums = dict(saved.extras["sums"])
+
+    def _refuse_other(self, saved: Checkpoint) -> None:
+        this = Checkpoint(
+            self.model_id, self.model, self.batches.source.reference, self.step, self.batches.seed
+        )
+        before = _identity(saved) | {"batch size": saved.extras["batch_size"]}
+        now = _identity(this) | {"batch size": self.batches.batch_size}
+        for name in before.keys() | now.keys():
+            if before.get(name) != now.get(name):
+                was = "other data" if name == "data" else f"{name} {before.get(name)}"
+                got = "" if name == "data" else f", not {now.get(name)}"
+                raise UsageError(
+                    f"{self.path} was trained with {was}{got}; resume with the same settings, "
+                    "or give another --out."
+                )
+
+
+def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what must not change when a run is resumed, by name."""
+    data = {name: value for name, value in checkpoint.data.items() if name != "folder"}  # data may move
+    return {"model": checkpoint.model_id, "seed": checkpoint.seed, "data": data, **checkpoint.config}
+
+
+def _first_scenes(source: SceneSource) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and counts of the validation scenes."""
+    scenes = source.scenes(np.arange(min(len(source), VALIDATION_SCENES)))
+    return scenes.image, scenes.count

@@ -1,0 +1,137 @@
+"""The one training loop, for every model.
+
+A run is a function of (model, settings, data, seed, steps, batch size): on the CPU an interrupted and
+resumed run ends with the same bits as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from multiobj_data.errors import UsageError
+from multiobj_data.loading import SceneSource
+from reference_models.batches import Batches
+from reference_models.checkpoints import build_model
+from reference_models.recording import Record
+from reference_models.runs import Run, TrainingResult
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, told after every step.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps to do in all.
+        record: The log line written at this step, if any.
+        warning: What the user should know, if anything.
+    """
+
+    step: int
+    steps: int
+    record: Record | None = None
+    warning: str | None = None
+
+
+def train(
+    model_id: str,
+    source: SceneSource,
+    out: str | Path,
+    *,
+    seed: int,
+    steps: int,
+    batch_size: int = 64,
+    device: str = "auto",
+    config: Mapping[str, Any] | None = None,
+    validation: SceneSource | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 1000,
+    evaluate_every: int = 250,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> TrainingResult:
+    """Train a model and leave ``checkpoint.pt``, ``log.jsonl`` and ``curves.png`` in ``OUT/seed-S``.
+
+    Args:
+        model_id: Built-in id, ``package.module:Class``, or installed name.
+        source: Training data; only its images are used.
+        out: Folder of the runs; each seed has its own folder in it.
+        seed: Decides initial weights, order and noise.
+        steps: Steps in all, those before a resume included.
+        batch_size: Images a step.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        config: Settings of the model that are not to be the defaults.
+        validation: Data with truth for the live count accuracy.
+        resume: Go on from the checkpoint if there is one.
+        checkpoint_every: Steps between checkpoints; there is one at the end and on interruption as well.
+        evaluate_every: Steps between lines of the log.
+        on_progress: Called after every step.
+
+    Raises:
+        UsageError: Malformed settings; a run is already there; or it is to be resumed with other settings.
+        MobjError: The loss or the gradient is not finite, or a file cannot be written.
+        KeyboardInterrupt: Passed on, after a checkpoint.
+    """
+    counts = {"steps": steps, "checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every}
+    for name, value in counts.items():
+        if value < 1:
+            raise UsageError(f"train: {name} must be at least 1, got {value}.")
+    batches = Batches(source, batch_size, seed, resolve_device(device))
+    model = build_model(model_id, config or {}, source.image_shape, seed).to(batches.device)
+    run = Run(model_id, model, batches, Path(out) / f"seed-{seed}", validation, resume=resume)
+    try:
+        with _deferred_interrupt() as interrupted:
+            while run.step < steps:
+                run.advance()
+                last = run.step == steps
+                record = run.evaluate() if last or run.step % evaluate_every == 0 else None
+                if last or run.step % checkpoint_every == 0:
+                    run.save()
+                on_progress(Progress(run.step, steps, record, run.new_warning()))
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    finally:
+        run.log.close()
+    return run.result()
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called ``name``; ``"auto"`` is CUDA where there is one.
+
+    Raises:
+        UsageError: No such device on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device: expected auto, cpu or cuda, got {name!r}.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: this machine has no CUDA device that PyTorch can use; take --device cpu.")
+    return device
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Turn Ctrl-C into an event, so that no step is left half done (and saved so)."""
+    asked = threading.Event()
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield asked
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

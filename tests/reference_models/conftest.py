@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from multiobj_data.scenes import Scenes
+
+SMALL = {"max_objects": 2, "lstm_size": 16, "hidden_size": 16, "what_size": 4, "window_size": 6}
+"""Settings of a small AIR."""
+
+
+class InMemory:
+    """Scenes of 0-2 bright squares on 16 x 16 pixels, as a source of training data."""
+
+    image_shape = (16, 16, 1)
+
+    def __init__(self, n: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.reference: dict[str, Any] = {"squares": n, "seed": seed, "folder": "/somewhere"}
+        self.count = rng.integers(0, 3, n)
+        self.image = np.zeros((n, *self.image_shape), np.uint8)
+        for image, count in zip(self.image, self.count, strict=True):
+            for y, x in rng.integers(0, 12, (count, 2)):
+                image[y : y + 4, x : x + 4] = 200
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        return self.image[indices]
+
+    def scenes(self, indices: np.ndarray) -> Scenes:
+        image = self.image[indices]
+        boxes = np.full((len(image), 2, 4), np.nan, np.float32)
+        return Scenes(image, self.count[indices], np.zeros(image.shape[:3], np.uint8), boxes)
+
+
+@pytest.fixture
+def source() -> InMemory:
+    return InMemory(40, seed=0)
+
+
+@pytest.fixture
+def small() -> dict[str, Any]:
+    return dict(SMALL)

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from multiobj_data.errors import MobjError, UsageError
+from reference_models import batches, runs
+from reference_models.air import AIR
+from reference_models.base import Loss
+from reference_models.batches import Batches
+from reference_models.checkpoints import load_checkpoint
+from reference_models.training import Progress, TrainingResult, resolve_device, train
+
+STEPS = 20
+
+
+@pytest.fixture
+def run(source: Any, small: dict[str, Any], tmp_path: Path) -> Callable[..., TrainingResult]:
+    """Train a small AIR for 20 steps on 40 images, with what the test changes."""
+
+    def train_with(out: str = "run", **changes: Any) -> TrainingResult:
+        settings = {
+            "seed": 5,
+            "steps": STEPS,
+            "batch_size": 8,
+            "device": "cpu",
+            "config": small,
+            "validation": source,
+            "checkpoint_every": 7,
+            "evaluate_every": 4,
+        }
+        return train("air", changes.pop("source", source), tmp_path / out, **{**settings, **changes})
+
+    return train_with
+
+
+def stop_at(step: int, error: type[BaseException]) -> Callable[[Progress], None]:
+    def callback(progress: Progress) -> None:
+        if progress.step == step:
+            raise error
+
+    return callback
+
+
+def log_of(result: TrainingResult) -> list[dict[str, Any]]:
+    lines = (result.checkpoint.parent / "log.jsonl").read_text().splitlines()
+    timing = ("steps_per_s", "elapsed_s")
+    return [{k: v for k, v in json.loads(line).items() if k not in timing} for line in lines]
+
+
+def assert_same_run(one: TrainingResult, other: TrainingResult) -> None:
+    assert log_of(one) == log_of(other)
+    left, right = (torch.load(result.checkpoint, weights_only=True) for result in (one, other))
+    assert left["weights"].keys() == right["weights"].keys()
+    for name, weight in left["weights"].items():
+        assert torch.equal(weight, right["weights"][name]), name
+    states = (left["extras"]["optimiser"]["state"], right["extras"]["optimiser"]["state"])
+    for parameter, state in states[0].items():
+        for name, value in state.items():
+            assert torch.equal(value, states[1][parameter][name]), (parameter, name)
+
+
+def test_training_lowers_the_loss_and_leaves_its_files(
+    run: Callable[..., TrainingResult], small: dict[str, Any]
+) -> None:
+    result = run(steps=60, evaluate_every=15, config=small | {"learning_rate": 0.01})
+    totals = [record["total"] for record in log_of(result)]
+    assert totals[-1] < totals[0] - 10
+    assert (result.seed, result.steps, result.collapsed) == (5, 60, False)
+    assert log_of(result)[-1]["count_accuracy"] == result.count_accuracy
+    curves = result.checkpoint.parent / "curves.png"
+    assert curves.read_bytes().startswith(b"\x89PNG")
+    assert load_checkpoint(result.checkpoint).step == 60
+
+
+def test_log_terms_add_up_to_the_total(run: Callable[..., TrainingResult]) -> None:
+    for record in log_of(run()):
+        assert sum(record["terms"].values()) == pytest.approx(record["total"], rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [3, 10, 12, 19])
+def test_interrupted_and_resumed_run_equals_the_straight_one(
+    run: Callable[..., TrainingResult], step: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed", on_progress=stop_at(step, KeyboardInterrupt))
+    assert_same_run(run("straight"), run("resumed", resume=True))
+
+
+def test_killed_and_resumed_run_equals_the_straight_one(
+    run: Callable[..., TrainingResult], tmp_path: Path
+) -> None:
+    with pytest.raises(SystemError):
+        run("resumed", on_progress=stop_at(13, SystemError))  # after the checkpoint of 7, the log of 12
+    with open(tmp_path / "resumed" / "seed-5" / "log.jsonl", "a") as log:
+        log.write('{"step": 13, "to')
+    assert_same_run(run("straight"), run("resumed", resume=True))
+
+
+def test_run_killed_before_its_first_checkpoint_starts_over(run: Callable[..., TrainingResult]) -> None:
+    with pytest.raises(SystemError):
+        run("resumed", on_progress=stop_at(5, SystemError))
+    assert_same_run(run("straight"), run("resumed", resume=True))
+
+
+def test_resuming_a_finished_run_changes_nothing(run: Callable[..., TrainingResult]) -> None:
+    first = run()
+    before = first.checkpoint.read_bytes()
+    again = run(resume=True)
+    assert again == first
+    assert first.checkpoint.read_bytes() == before
+
+
+def test_a_finished_run_can_be_lengthened(run: Callable[..., TrainingResult]) -> None:
+    run("longer", steps=12)
+    assert_same_run(run("straight"), run("longer", resume=True))
+
+
+def test_ctrl_c_ends_the_step_and_saves(run: Callable[..., TrainingResult], tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_progress=interrupt)
+    assert load_checkpoint(tmp_path / "run" / "seed-5" / "checkpoint.pt").step == 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_step_size_halves_as_the_settings_say(
+    run: Callable[..., TrainingResult], small: dict[str, Any]
+) -> None:
+    rates = {}
+    for steps in (3, 8):
+        result = run(f"{steps}", steps=steps, config=small | {"half_life": 5, "learning_rate": 0.01})
+        (group,) = load_checkpoint(result.checkpoint).extras["optimiser"]["param_groups"]
+        rates[steps] = group["lr"]
+    assert rates[3] == pytest.approx(2 * rates[8])
+    assert rates[3] == pytest.approx(0.01 * 2 ** (-2 / 5))
+
+
+def test_seeds_differ_and_no_global_stream_moves(run: Callable[..., TrainingResult]) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    assert log_of(run(seed=1)) != log_of(run(seed=2))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"seed": 5, "batch_size": 4}, "batch size 8, not 4"),
+        ({"config": {"lstm_size": 16, "max_objects": 3}}, "max_objects 2, not 3"),
+    ],
+)
+def test_resuming_with_other_settings_is_refused(
+    run: Callable[..., TrainingResult], change: dict[str, Any], small: dict[str, Any], complaint: str
+) -> None:
+    run(steps=2)
+    if "config" in change:
+        change = {"config": small | change["config"]}
+    with pytest.raises(UsageError, match=complaint):
+        run(resume=True, **change)
+
+
+def test_resuming_with_other_data_is_refused_but_data_may_move(
+    run: Callable[..., TrainingResult], source: Any
+) -> None:
+    run(steps=2)
+    source.reference = source.reference | {"folder": "/elsewhere"}
+    assert run(steps=3, resume=True).steps == 3
+    source.reference = source.reference | {"squares": 41}
+    with pytest.raises(UsageError, match="trained with other data"):
+        run(steps=4, resume=True)
+
+
+def test_resuming_another_seed_in_the_same_folder_is_refused(
+    run: Callable[..., TrainingResult], tmp_path: Path
+) -> None:
+    run(steps=2)
+    (tmp_path / "run" / "seed-5").rename(tmp_path / "run" / "seed-6")
+    with pytest.raises(UsageError, match="seed 5, not 6"):
+        run(seed=6, resume=True)
+
+
+def test_starting_over_an_old_run_is_refused(run: Callable[..., TrainingResult]) -> None:
+    run(steps=2)
+    with pytest.raises(UsageError, match="--resume"):
+        run(steps=2)
+
+
+def test_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
+    run: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(steps=7)
+    monkeypatch.setattr(
+        AIR, "loss", lambda self, x, rng: Loss({"nll": self.first.sum() * torch.nan * x[:, 0, 0, 0]})
+    )
+    path = tmp_path / "run" / "seed-5" / "checkpoint.pt"
+    before = path.read_bytes()
+    with pytest.raises(MobjError, match=r"loss is not finite at step 8; .*checkpoint\.pt holds"):
+        run(resume=True)
+    assert path.read_bytes() == before
+
+
+def test_gradient_that_is_not_finite_stops_the_run(
+    run: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def root_at_zero(model: AIR, images: torch.Tensor, generator: torch.Generator) -> Loss:
+        return Loss({"nll": (model.first.sum() * 0).sqrt().expand(len(images))})
+
+    monkeypatch.setattr(AIR, "loss", root_at_zero)
+    with pytest.raises(MobjError, match="gradient is not finite at step 1; no checkpoint was written"):
+        run()
+
+
+@pytest.mark.parametrize(("bias", "counted"), [(-60.0, 0), (60.0, 2)])
+def test_collapse_is_told_once(
+    run: Callable[..., TrainingResult],
+    small: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    bias: float,
+    counted: int,
+) -> None:
+    monkeypatch.setattr(runs, "WARM_UP", 5)
+    told: list[Progress] = []
+    result = run(config=small | {"presence_bias": bias}, on_progress=told.append)
+    assert result.collapsed
+    (warning,) = [progress for progress in told if progress.warning]
+    assert f"counts {counted} objects" in str(warning.warning)
+    assert [record["step"] for record in log_of(result) if "warning" in record] == [warning.step] == [8]
+
+
+def test_every_step_is_told_and_the_log_lines_with_it(run: Callable[..., TrainingResult]) -> None:
+    told: list[Progress] = []
+    result = run(on_progress=told.append)
+    assert [progress.step for progress in told] == list(range(1, STEPS + 1))
+    assert [progress.record["step"] for progress in told if progress.record] == [4, 8, 12, 16, 20]
+    assert {record["step"] for record in log_of(result)} == {4, 8, 12, 16, 20}
+
+
+def test_training_without_truth_measures_no_accuracy(run: Callable[..., TrainingResult]) -> None:
+    result = run(validation=None)
+    assert result.count_accuracy is None
+    assert log_of(result)[-1]["count_accuracy"] is None
+
+
+def test_every_epoch_shows_every_scene_once_in_another_order(source: Any) -> None:
+    order = Batches(source, batch_size=8, seed=0, device=torch.device("cpu"))
+    first, second = (np.concatenate([order.indices(e * 5 + i) for i in range(1, 6)]) for e in range(2))
+    assert sorted(first) == sorted(second) == list(range(40))
+    assert (first != second).any()
+
+
+def test_batches_are_the_same_resident_or_not(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    resident = Batches(source, batch_size=8, seed=0, device=torch.device("cpu"))
+    monkeypatch.setattr(batches, "RESIDENT_BYTES", 0)
+    fetched = Batches(source, batch_size=8, seed=0, device=torch.device("cpu"))
+    for step in (1, 5, 6, 17):
+        assert torch.equal(resident[step], fetched[step])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"batch_size": 41}, "between 1 and the 40 scenes"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"device": "gpu"}, "expected auto, cpu or cuda, got 'gpu'"),
+        ({"config": {"learning_rat": 1}}, "Did you mean 'learning_rate'"),
+    ],
+)
+def test_malformed_requests_are_refused(
+    run: Callable[..., TrainingResult], change: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        run(**change)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_refused() -> None:
+    with pytest.raises(UsageError, match="take --device cpu"):
+        resolve_device("cuda")
+    assert resolve_device("auto").type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_run_moves_between_devices(run: Callable[..., TrainingResult]) -> None:
+    run(steps=10, device="cuda")
+    assert run(resume=True, device="cpu").steps == STEPS
