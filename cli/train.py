@@ -34,7 +34,7 @@ from cli.console import (
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=6000,
+    default=4000,
     show_default=True,
     metavar="N",
     help="Optimiser steps.",

@@ -68,8 +68,10 @@ def draw(
     masks = np.zeros((b, k, h * w), bool) if amodal else None
     lit = [_lit_pixels(layer, h, w) for layer in layers]
     for number, (layer, (pixel, value, member)) in enumerate(zip(layers, lit, strict=True)):
-        paint = value[:, None] if layer.colour is None else _tint(value, layer.colour[member])
-        image[pixel] = _saturating_sum(image[pixel], paint) if blend == "add" else paint
+        for channel in range(c):
+            plane = image[:, channel]
+            paint = value if layer.colour is None else _tint(value, layer.colour[member, channel])
+            plane[pixel] = _saturating_sum(plane[pixel], paint) if blend == "add" else paint
         segments[pixel] = number + 1
         boxes[layer.scene, number] = layer.placed.box
         if masks is not None:
@@ -94,14 +96,15 @@ def _lit_pixels(layer: Layer, h: int, w: int) -> tuple[np.ndarray, np.ndarray, n
     tiles = placed.sprites.tile[placed.index]  # [M, P, P]
     p = tiles.shape[1]
     flat = np.flatnonzero(tiles != 0)
-    member, inside = np.divmod(flat.astype(np.uint32), np.uint32(p * p))
+    member = flat // (p * p)
+    inside = flat - member * (p * p)
     step = (np.arange(p)[:, None] * w + np.arange(p)).reshape(-1)  # tile offset -> canvas offset
     corner = layer.scene * (h * w) + placed.y * w + placed.x
     return corner[member] + step[inside], tiles.reshape(-1)[flat], member
 
 
 def _tint(value: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    return np.rint(value[:, None] * colour).astype(np.uint8)
+    return np.rint(value * colour).astype(np.uint8)
 
 
 def _saturating_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray:

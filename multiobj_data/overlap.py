@@ -45,6 +45,16 @@ class Placed:
     def __getitem__(self, keep: np.ndarray) -> Placed:
         return Placed(self.sprites, self.index[keep], self.x[keep], self.y[keep], self.box[keep])
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Placed]) -> Placed:
+        """Join batches; where each has sprites of its own, those are joined too."""
+        sprites, index = parts[0].sprites, np.concatenate([p.index for p in parts])
+        if any(p.sprites is not sprites for p in parts):
+            sprites = Sprites.gather([(p.sprites, p.index) for p in parts])
+            index = np.arange(len(index))
+        joined = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "y", "box"))
+        return cls(sprites, index, *joined)
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -111,39 +121,29 @@ def _box_iou(a: Placed, b: Placed) -> np.ndarray:
     return intersection / np.maximum(areas[0] + areas[1] - intersection, 1)
 
 
-def _rows_under(a: Placed, b: Placed, array: np.ndarray) -> np.ndarray:
-    """Gather rows of ``a``'s ``array [n, P, ...]`` that lie under the rows of ``b``'s tile; zero outside."""
-    p = array.shape[1]
-    row = np.arange(b.sprites.tile.shape[1]) + (b.y - a.y)[:, None]  # [N, P of b], in a's frame
-    inside = (row >= 0) & (row < p)
-    flat = (a.index * p)[:, None] + np.where(inside, row, 0)
-    rows = array.reshape(-1, *array.shape[2:]).take(flat, axis=0)
-    rows *= inside.reshape(*inside.shape, *[1] * (array.ndim - 2))
-    return rows
-
-
 def _share_a_pixel(a: Placed, b: Placed) -> np.ndarray:
     """Return whether ``a`` and ``b`` have a lit pixel in common; expects intersecting boxes."""
-    if a.sprites.ink_rows.shape[-1] > 1 or b.sprites.ink_rows.shape[-1] > 1:
+    if a.sprites.ink_rows is None or b.sprites.ink_rows is None:
         return ((_tiles_under(a, b) > 0) & (b.sprites.tile[b.index] > 0)).any((1, 2))
-    rows_a = _rows_under(a, b, a.sprites.ink_rows[..., 0])  # [N, P]
-    rows_b = b.sprites.ink_rows[..., 0].take(b.index, axis=0)
+    rows = b.sprites.rows_from(b.index, np.zeros(len(b), np.int64))  # [N, P]
     shift = b.x - a.x  # boxes intersect, so |shift| < 64
-    rows_b <<= np.maximum(shift, 0).astype(np.uint64)[:, None]
-    rows_b >>= np.maximum(-shift, 0).astype(np.uint64)[:, None]
-    rows_b &= rows_a
-    return np.asarray(rows_b.any(1))
+    rows <<= np.maximum(shift, 0).astype(np.uint64)[:, None]
+    rows >>= np.maximum(-shift, 0).astype(np.uint64)[:, None]
+    rows &= a.sprites.rows_from(a.index, b.y - a.y)  # those of a that lie under b's
+    return np.bitwise_or.reduce(rows, axis=1) != 0
 
 
 def _tiles_under(a: Placed, b: Placed) -> np.ndarray:
     """Return the values of ``a`` seen through ``b``'s tile, uint8 ``[N, P, P]``; zero where ``a`` is not."""
-    rows = _rows_under(a, b, a.sprites.tile)  # [N, P of b, P of a]
     p_a, p_b = a.sprites.tile.shape[1], b.sprites.tile.shape[1]
-    column = np.arange(p_b) + (b.x - a.x)[:, None]  # [N, P of b], in a's frame
-    inside = (column >= 0) & (column < p_a)
-    seen = np.take_along_axis(rows, np.where(inside, column, 0)[:, None, :], axis=2)
-    seen *= inside[:, None, :]
-    return seen
+    reach = np.arange(p_b)
+    row, column = reach + (b.y - a.y)[:, None], reach + (b.x - a.x)[:, None]  # [N, P of b], in a's frame
+    row_inside, column_inside = (row >= 0) & (row < p_a), (column >= 0) & (column < p_a)
+    first = (a.index * p_a)[:, None] + np.where(row_inside, row, 0)
+    seen = a.sprites.tile.reshape(-1).take(
+        first[:, :, None] * p_a + np.where(column_inside, column, 0)[:, None, :]
+    )
+    return seen * (row_inside[:, :, None] & column_inside[:, None, :])
 
 
 def _saturates(earlier: Sequence[Placed], new: Placed) -> np.ndarray:

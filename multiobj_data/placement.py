@@ -105,17 +105,7 @@ def lay_out(
 def _join(parts: list[list[Placed]], count: int, n: int) -> list[Placed]:
     if len(parts) == 1:
         return [placed[np.arange(n)] for placed in parts[0]]
-    return [_concatenate([part[k] for part in parts])[np.arange(n)] for k in range(count)]
-
-
-def _concatenate(parts: list[Placed]) -> Placed:
-    """Join batches; where each has sprites of its own, those are joined too."""
-    sprites, index = parts[0].sprites, [p.index for p in parts]
-    if any(p.sprites is not sprites for p in parts):
-        sprites, starts = Sprites.concatenate([p.sprites for p in parts])
-        index = [i + start for i, start in zip(index, starts, strict=True)]
-    joined = (np.concatenate([getattr(p, name) for p in parts]) for name in ("x", "y", "box"))
-    return Placed(sprites, np.concatenate(index), *joined)
+    return [Placed.concatenate([part[k] for part in parts])[np.arange(n)] for k in range(count)]
 
 
 def estimate_acceptance(

@@ -16,6 +16,7 @@ import numpy as np
 Filter = Literal["nearest", "bilinear", "bicubic"]
 
 _PRECISION = 22  # Pillow's PRECISION_BITS for 8-bit images: 32 - 8 - 2
+_MANY = 24  # images a side from which it pays to take each side by itself
 _CHUNK = 256  # images at a time, so that the working set stays in the cache
 
 
@@ -62,12 +63,21 @@ def _weight_table(size_in: int, low: int, high: int, kind: str) -> np.ndarray:
 
 
 def _one_pass(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Resize along the last axis: uint8 ``[n, R, size_in]``, float64 ``[n or 1, size_in, size_out]``."""
-    sums = images.astype(np.float64) @ weights
+    """Resize ``[n, R, size_in]`` along the last axis by ``[n, size_in, size_out]``, or by one matrix for all."""
+    pixels = images.astype(np.float64)
+    if weights.ndim == 2:  # one large product instead of n small ones
+        sums = (pixels.reshape(-1, images.shape[-1]) @ weights).reshape(*images.shape[:2], -1)
+    else:
+        sums = pixels @ weights
     sums += 1 << (_PRECISION - 1)
     sums *= 2.0**-_PRECISION
     np.floor(sums, out=sums)
     return np.clip(sums, 0, 255, out=sums).astype(np.uint8)
+
+
+def _two_passes(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    narrow = _one_pass(images, weights)  # [n, H, S]
+    return _one_pass(np.ascontiguousarray(narrow.transpose(0, 2, 1)), weights).transpose(0, 2, 1)
 
 
 def resize(images: np.ndarray, side: np.ndarray | int, kind: Filter = "bilinear") -> np.ndarray:
@@ -89,13 +99,18 @@ def resize(images: np.ndarray, side: np.ndarray | int, kind: Filter = "bilinear"
     low, high = int(side.min()), int(side.max())
     if kind == "nearest":
         return _nearest(images, side, high)
+    out = np.zeros((n, high, high), np.uint8)
+    if n > _MANY * (high - low + 1):
+        for one in range(low, high + 1):
+            chosen = np.flatnonzero(side == one)
+            for start in range(0, len(chosen), _CHUNK):
+                part = chosen[start : start + _CHUNK]
+                out[part, :one, :one] = _two_passes(images[part], _weights(size_in, one, kind))
+        return out
     table = _weight_table(size_in, low, high, kind)
-    out = np.empty((n, high, high), np.uint8)
     for start in range(0, n, _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        weights = table if low == high else table[side[chunk] - low]
-        narrow = _one_pass(images[chunk], weights)  # [n, H, S]
-        out[chunk] = _one_pass(narrow.transpose(0, 2, 1), weights).transpose(0, 2, 1)
+        out[chunk] = _two_passes(images[chunk], table[side[chunk] - low])
     return out
 
 

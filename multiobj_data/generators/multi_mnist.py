@@ -14,11 +14,11 @@ from multiobj_data.drawing import Layer, draw
 from multiobj_data.errors import InfeasibleError, UsageError
 from multiobj_data.overlap import Overlap, Placed, Rule
 from multiobj_data.placement import MIN_ACCEPTANCE, Layouts, estimate_acceptance, lay_out
-from multiobj_data.resize import Filter, resize
+from multiobj_data.resize import Filter
 from multiobj_data.scale import Scale
 from multiobj_data.scenes import Scenes
-from multiobj_data.sprites.bank import Sprites, tight_boxes
 from multiobj_data.sprites.digits import DigitSource, load_digits
+from multiobj_data.sprites.scaled import ScaledSprites
 
 FRAME = 28  # side of an MNIST image
 
@@ -113,7 +113,8 @@ class MultiMNIST:
 
     def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
         """Draw ``n`` scenes; test digits for the test split, train digits for every other."""
-        bank = self._bank("test" if split == "test" else "train")
+        part: Literal["train", "test"] = "test" if split == "test" else "train"
+        draw_digits = self._sprites(part).draw
         counts = Counts(self.counts)
         count = counts.draw(rng, n, first)  # [n]
         k = counts.largest
@@ -121,13 +122,15 @@ class MultiMNIST:
         groups: list[tuple[np.ndarray, Layouts]] = []
         for number in np.unique(count):
             scene = np.flatnonzero(count == number)
-            layouts = lay_out(rng, bank.draw, int(number), self.canvas, self._contract, len(scene))
+            layouts = lay_out(rng, draw_digits, int(number), self.canvas, self._contract, len(scene))
             attempts[scene] = layouts.attempts
             groups.append((scene, layouts))
         layers = [_layer(groups, number) for number in range(k)]
-        return self._draw(layers, count, attempts, bank)
+        return self._draw(layers, count, attempts, part)
 
-    def _draw(self, layers: list[Layer], count: np.ndarray, attempts: np.ndarray, bank: _Bank) -> Scenes:
+    def _draw(
+        self, layers: list[Layer], count: np.ndarray, attempts: np.ndarray, part: Literal["train", "test"]
+    ) -> Scenes:
         n, k = len(count), len(layers)
         factors: dict[str, np.ndarray] = {
             "class": np.full((n, k), -1, np.int16),
@@ -138,12 +141,15 @@ class MultiMNIST:
             "scale": np.full((n, k), np.nan, np.float32),
             "depth_order": np.full((n, k), -1, np.int16),
         }
+        labels = load_digits(part, self.digits, self.digits_root).labels
         for number, layer in enumerate(layers):
             at = layer.scene, number
-            source, side, centre = bank.describe(layer.placed)
-            factors["class"][at] = bank.labels[source]
+            placed = layer.placed
+            source, side = placed.sprites.source[placed.index], placed.sprites.side[placed.index]
+            corner = placed.box[:, :2] - placed.sprites.ink_box[placed.index, :2]  # of the patch, [M, 2]
+            factors["class"][at] = labels[source]
             factors["source_index"][at] = source
-            factors["x"][at], factors["y"][at] = centre
+            factors["x"][at], factors["y"][at] = (corner + side[:, None] / 2).T
             factors["side"][at] = side
             factors["scale"][at] = side / FRAME
             factors["depth_order"][at] = count[layer.scene] - 1 - number  # 0 is in front
@@ -176,11 +182,11 @@ class MultiMNIST:
             return self.amodal
         return Counts(self.counts).largest > 1 and (self.overlap or self.overlap_rule in ("legacy", "boxes"))
 
-    def _bank(self, part: Literal["train", "test"]) -> _Bank:
-        return _bank(part, self.digits, self.digits_root, self.scale, self.resize_filter)
+    def _sprites(self, part: Literal["train", "test"]) -> ScaledSprites:
+        return _sprites(part, self.digits, self.digits_root, self.scale, self.resize_filter)
 
     def _estimate(self, rng: np.random.Generator, count: int) -> float:
-        return estimate_acceptance(rng, self._bank("train").draw, count, self.canvas, self._contract)
+        return estimate_acceptance(rng, self._sprites("train").draw, count, self.canvas, self._contract)
 
     def _infeasible(self, rng: np.random.Generator, count: int, share: float) -> str:
         rate = f"about {share:.0e} of random scenes" if share else "none of the random scenes tried"
@@ -200,61 +206,11 @@ class MultiMNIST:
 def _layer(groups: list[tuple[np.ndarray, Layouts]], number: int) -> Layer:
     """Gather object ``number`` of all scenes that have one."""
     having = [(scene, layouts.objects[number]) for scene, layouts in groups if len(layouts.objects) > number]
-    placed = [p for _, p in having]
-    joined = Placed(
-        placed[0].sprites,
-        *(np.concatenate([getattr(p, name) for p in placed]) for name in ("index", "x", "y", "box")),
-    )
-    return Layer(np.concatenate([scene for scene, _ in having]), joined)
-
-
-class _Bank:
-    """Digits at every size that the scale allows, each resized when it is first drawn."""
-
-    def __init__(self, images: np.ndarray, labels: np.ndarray, scale: Scale, kind: Filter) -> None:
-        self.images, self.labels, self.scale, self.kind = images, labels, scale, kind
-        self.sides = scale.sides(FRAME)
-        room = len(images) * len(self.sides)
-        self.sprites = Sprites.empty(self._largest_ink(), room)
-        self.sprite_of = np.full(room, -1, np.int32)  # [side, digit] -> sprite
-        self.digit_of = np.zeros(room, np.int32)  # sprite -> digit
-
-    def _largest_ink(self) -> int:
-        """Bound the extent of a resized digit's own pixels: ink, stretched, plus the filter's reach."""
-        box = tight_boxes(self.images != 0)
-        extent = int((box[:, 2:] - box[:, :2]).max())
-        largest = self.sides[-1]
-        return min(largest, extent * largest // FRAME + 2 + 4 * max(largest // FRAME, 1))
-
-    def draw(self, rng: np.random.Generator, n: int) -> tuple[Sprites, np.ndarray]:
-        """Draw ``n`` digits uniformly, with replacement, each at a size of its own."""
-        source = rng.integers(len(self.images), size=n)
-        size = self.scale.draw(rng, n, FRAME) - self.sides[0]
-        wanted = size * len(self.images) + source
-        index = self.sprite_of[wanted]
-        missing = index < 0
-        if missing.any():
-            self._resize(np.unique(wanted[missing]))
-            index = self.sprite_of[wanted]
-        return self.sprites, index
-
-    def _resize(self, wanted: np.ndarray) -> None:
-        size, source = np.divmod(wanted, len(self.images))
-        side = size + self.sides[0]
-        sprite = self.sprites.append(resize(self.images[source], side, self.kind), side)
-        self.sprite_of[wanted], self.digit_of[sprite] = sprite, source
-
-    def describe(self, placed: Placed) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Return source index, side and centre ``(x, y)`` of the patch, in pixels."""
-        side = self.sprites.side[placed.index]
-        ink = self.sprites.ink_box[placed.index]
-        centre = (placed.x - ink[:, 0] + side / 2, placed.y - ink[:, 1] + side / 2)
-        return self.digit_of[placed.index], side, centre
+    return Layer(np.concatenate([scene for scene, _ in having]), Placed.concatenate([p for _, p in having]))
 
 
 @cache
-def _bank(
+def _sprites(
     part: Literal["train", "test"], source: DigitSource, root: str | None, scale: str, kind: Filter
-) -> _Bank:
-    digits = load_digits(part, source, root)
-    return _Bank(digits.images, digits.labels, Scale(scale), kind)
+) -> ScaledSprites:
+    return ScaledSprites(load_digits(part, source, root).images, Scale(scale), kind)

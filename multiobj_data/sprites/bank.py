@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-
-_ARRAYS = ("tile", "ink_rows", "ink_box", "side")
 
 
 @dataclass
@@ -19,18 +18,21 @@ class Sprites:
 
     Attributes:
         tile: uint8 ``[N, P, P]``; the ink box at the top left, zero elsewhere.
-        ink_rows: uint64 ``[N, P, ceil(P / 64)]``; bit ``c % 64`` of word ``c // 64`` of row ``r`` is set where
-            ``tile[r, c]`` is not zero.
+        ink_rows: uint64 ``[N + 1, 2 P]``; bit c of entry ``P + r`` is set where ``tile[r, c]`` is not zero; all
+            else is zero, so that rows above and below a sprite can be read as well (see `rows_from`). ``None``
+            for tiles wider than 64 pixels.
         ink_box: int32 ``[N, 4]``, ``x0 y0 x1 y1`` of the ink inside the patch, half-open.
         side: int32 ``[N]``, side of the patch.
+        source: int32 ``[N]``, index of the picture that the patch shows.
 
     The arrays may have room for more than N; memory is taken only as it is filled.
     """
 
     tile: np.ndarray
-    ink_rows: np.ndarray
+    ink_rows: np.ndarray | None
     ink_box: np.ndarray
     side: np.ndarray
+    source: np.ndarray
     n: int
 
     @classmethod
@@ -38,9 +40,10 @@ class Sprites:
         """Return room for ``room`` sprites with ink of at most ``size`` pixels a side."""
         return cls(
             tile=np.zeros((room, size, size), np.uint8),
-            ink_rows=np.zeros((room, size, -(-size // 64)), np.uint64),
+            ink_rows=np.zeros((room + 1, 2 * size), np.uint64) if size <= 64 else None,
             ink_box=np.zeros((room, 4), np.int32),
             side=np.zeros(room, np.int32),
+            source=np.zeros(room, np.int32),
             n=0,
         )
 
@@ -48,15 +51,21 @@ class Sprites:
     def cut(cls, patches: np.ndarray) -> Sprites:
         """Return the sprites of these patches, uint8 ``[N, S, S]``."""
         sprites = cls.empty(patches.shape[1], len(patches))
-        sprites.append(patches, patches.shape[1])
+        sprites.append(patches, patches.shape[1], np.arange(len(patches)))
         return sprites
 
-    def append(self, patches: np.ndarray, side: np.ndarray | int) -> np.ndarray:
+    @property
+    def room(self) -> int:
+        """How many sprites there is room for."""
+        return len(self.side)
+
+    def append(self, patches: np.ndarray, side: np.ndarray | int, source: np.ndarray | int) -> np.ndarray:
         """Cut sprites from patches and add them.
 
         Args:
             patches: uint8 ``[M, S, S]``; a patch smaller than S lies at the top left.
             side: Side of each patch, one for all or ``[M]``.
+            source: Index of each patch's picture, likewise.
 
         Returns:
             Their indices, int64 ``[M]``.
@@ -72,18 +81,47 @@ class Sprites:
         tile = framed.reshape(-1).take(pixel)
         new = slice(self.n, self.n + m)
         self.tile[new] = tile
-        self.ink_rows[new] = _pack_rows(tile != 0)
+        if self.ink_rows is not None:
+            self.ink_rows[new, size:] = _pack_rows(tile != 0)
         self.ink_box[new] = box
         self.side[new] = side
+        self.source[new] = source
         self.n += m
         return np.arange(new.start, new.stop)
 
+    def rows_from(self, index: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Return P rows of each sprite's ink bits, beginning at row ``first``; zero outside the sprite.
+
+        Args:
+            index: Sprites, int64 ``[M]``.
+            first: Rows in ``-P .. P``, int64 ``[M]``.
+
+        Returns:
+            uint64 ``[M, P]``.
+        """
+        size = self.tile.shape[1]
+        # Windows over all rows in a line, in which P empty rows lie before, between and after the sprites.
+        return self._row_windows[index * (2 * size) + size + first]
+
+    @cached_property
+    def _row_windows(self) -> np.ndarray:
+        if self.ink_rows is None:
+            raise ValueError("sprites wider than 64 pixels have no ink rows.")
+        line = self.ink_rows.reshape(-1)
+        return np.lib.stride_tricks.sliding_window_view(line, self.tile.shape[1])
+
     @classmethod
-    def concatenate(cls, parts: Sequence[Sprites]) -> tuple[Sprites, list[int]]:
-        """Join collections of one tile size; also return where each begins."""
-        arrays = {name: np.concatenate([getattr(p, name)[: p.n] for p in parts]) for name in _ARRAYS}
-        starts = [0, *np.cumsum([p.n for p in parts]).tolist()]
-        return cls(**arrays, n=starts[-1]), starts[:-1]
+    def gather(cls, parts: Sequence[tuple[Sprites, np.ndarray]]) -> Sprites:
+        """Return chosen sprites of several collections of one tile size, in order, as a collection."""
+        names = ("tile", "ink_box", "side", "source")
+        tile, ink_box, side, source = (
+            np.concatenate([getattr(s, name)[i] for s, i in parts]) for name in names
+        )
+        rows = [s.ink_rows[i] for s, i in parts if s.ink_rows is not None]
+        ink_rows = (
+            np.concatenate([*rows, np.zeros_like(rows[0], shape=(1, rows[0].shape[1]))]) if rows else None
+        )
+        return cls(tile, ink_rows, ink_box, side, source, n=len(side))
 
 
 def tight_boxes(mask: np.ndarray) -> np.ndarray:
@@ -102,9 +140,8 @@ def tight_boxes(mask: np.ndarray) -> np.ndarray:
 
 
 def _pack_rows(ink: np.ndarray) -> np.ndarray:
-    """Pack bool ``[M, P, P]`` into uint64 ``[M, P, words]``, little end first."""
+    """Pack bool ``[M, P, P]`` with P <= 64 into uint64 ``[M, P]``, bit c for column c."""
     m, p, _ = ink.shape
-    words = -(-p // 64)
-    padded = np.zeros((m, p, words * 64), bool)
+    padded = np.zeros((m, p, 64), bool)
     padded[:, :, :p] = ink
-    return np.packbits(padded, axis=-1, bitorder="little").view("<u8").astype(np.uint64)
+    return np.packbits(padded, axis=-1, bitorder="little").view("<u8")[..., 0].astype(np.uint64)

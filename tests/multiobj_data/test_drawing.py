@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -72,5 +74,18 @@ def test_sprites_keep_every_lit_pixel_where_it_was():
         x0, y0, x1, y1 = sprites.ink_box[i]
         assert np.array_equal(sprites.tile[i, : y1 - y0, : x1 - x0], patch[y0:y1, x0:x1])
         assert np.count_nonzero(sprites.tile[i]) == np.count_nonzero(patch)
-        bits = np.unpackbits(sprites.ink_rows[i].view(np.uint8), axis=-1, bitorder="little")[:, :70]
-        assert np.array_equal(bits, sprites.tile[i] > 0)
+    assert sprites.ink_rows is None
+
+
+def test_ink_rows_are_the_lit_pixels_and_empty_beyond_the_sprite():
+    rng = np.random.default_rng(2)
+    patches = rng.integers(0, 2, (9, 13, 13), dtype=np.uint8)
+    patches[:, 0, 5] = patches[:, 12, 0] = 1
+    whole = Sprites.cut(patches)
+    sprites = Sprites.gather([(whole, np.arange(4)), (Sprites.cut(patches[4:]), np.arange(5))])
+    assert np.array_equal(sprites.tile, whole.tile)
+    for i, first in itertools.product(range(9), range(-13, 14)):
+        rows = sprites.rows_from(np.array([i]), np.array([first]))[0]
+        lit = (rows[:, None] >> np.arange(13, dtype=np.uint64)) & np.uint64(1)
+        padded = np.pad(sprites.tile[i] > 0, ((13, 13), (0, 0)))
+        assert np.array_equal(lit, padded[13 + first : 26 + first])

@@ -7,10 +7,13 @@ from PIL import Image
 from multiobj_data.checks import check_generator, scene_problems
 from multiobj_data.configuration import build
 from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.generators import multi_mnist
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.plan import draw_scenes
 from multiobj_data.plugins import BUILT_IN, resolve
+from multiobj_data.sprites import scaled
 from multiobj_data.sprites.digits import load_digits
+from multiobj_data.verification import differences
 
 BUNDLED = MultiMNIST(digits="bundled")
 VARIANTS = {
@@ -79,6 +82,19 @@ def test_legacy_scenes_may_share_grey_pixels_but_never_saturate():
     )
     assert scenes.amodal is not None
     assert (scenes.amodal.sum(1) > 1).any()
+
+
+@pytest.mark.parametrize(("name", "value"), [("_MEMORY", 0), ("_BULK", 0.001)])
+def test_how_resized_digits_are_kept_does_not_change_the_scenes(monkeypatch, name, value):
+    generator = replace(BUNDLED, counts="1-3", overlap=False)
+    expected = draw_scenes(generator, 0, "train", 0, 3000)
+    monkeypatch.setattr(scaled, name, value)
+    multi_mnist._sprites.cache_clear()
+    again = draw_scenes(generator, 0, "train", 0, 3000)
+    room = generator._sprites("train").sprites.room
+    multi_mnist._sprites.cache_clear()
+    assert differences(again, expected) == []
+    assert (room == 1437 * 16) == (name == "_BULK")  # with little memory, digits are forgotten on the way
 
 
 def test_test_scenes_are_made_of_test_digits():
