@@ -68,8 +68,8 @@ def figure(summary: Summary) -> str:
     mean, stderr = summary["mean"], summary["stderr"]
     if math.isnan(mean):
         return "–"
-    if not stderr > 0:
-        return _value(mean) + (" ± 0" if stderr == 0 else "")
+    if not stderr > 1e-9 * abs(mean):  # none, or rounding of equal values
+        return _value(mean) + ("" if math.isnan(stderr) else " ± 0")
     digits = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{mean:,.{digits}f} ± {stderr:,.{digits}f}".replace("-", "−")
 

@@ -46,6 +46,12 @@ class Placed:
         return Placed(self.sprites, self.index[keep], self.x[keep], self.y[keep], self.box[keep])
 
     @classmethod
+    def nowhere(cls, sprites: Sprites) -> Placed:
+        """Return the objects of no scene."""
+        none = np.zeros(0, np.int32)
+        return cls(sprites, np.zeros(0, np.int64), none, none, np.zeros((0, 4), np.int32))
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Placed]) -> Placed:
         """Join batches; where each has sprites of its own, those are joined too."""
         sprites, index = parts[0].sprites, np.concatenate([p.index for p in parts])

@@ -114,18 +114,17 @@ class MultiMNIST:
     def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
         """Draw ``n`` scenes; test digits for the test split, train digits for every other."""
         part: Literal["train", "test"] = "test" if split == "test" else "train"
-        draw_digits = self._sprites(part).draw
+        digits = self._sprites(part)
         counts = Counts(self.counts)
         count = counts.draw(rng, n, first)  # [n]
-        k = counts.largest
         attempts = np.zeros(n, np.int64)
         groups: list[tuple[np.ndarray, Layouts]] = []
         for number in np.unique(count):
             scene = np.flatnonzero(count == number)
-            layouts = lay_out(rng, draw_digits, int(number), self.canvas, self._contract, len(scene))
+            layouts = lay_out(rng, digits.draw, int(number), self.canvas, self._contract, len(scene))
             attempts[scene] = layouts.attempts
             groups.append((scene, layouts))
-        layers = [_layer(groups, number) for number in range(k)]
+        layers = [_layer(groups, number, Placed.nowhere(digits.sprites)) for number in range(counts.largest)]
         return self._draw(layers, count, attempts, part)
 
     def _draw(
@@ -203,10 +202,11 @@ class MultiMNIST:
         )
 
 
-def _layer(groups: list[tuple[np.ndarray, Layouts]], number: int) -> Layer:
-    """Gather object ``number`` of all scenes that have one."""
+def _layer(groups: list[tuple[np.ndarray, Layouts]], number: int, nothing: Placed) -> Layer:
+    """Gather object ``number`` of all scenes that have one; often none has, if large counts are rare."""
     having = [(scene, layouts.objects[number]) for scene, layouts in groups if len(layouts.objects) > number]
-    return Layer(np.concatenate([scene for scene, _ in having]), Placed.concatenate([p for _, p in having]))
+    scenes, placed = zip(*having, strict=True) if having else ([np.zeros(0, np.int64)], [nothing])
+    return Layer(np.concatenate(scenes), Placed.concatenate(placed))
 
 
 @cache

@@ -151,6 +151,7 @@ def test_a_missing_folder_is_a_usage_error(result, tmp_path):
         (0.5, math.nan, "0.5"),
         (math.nan, math.nan, "–"),
         (-0.31, 0.1, "−0.31 ± 0.10"),
+        (-0.4112117157426, 9.6e-22, "−0.4112 ± 0"),
     ],
 )
 def test_a_mean_is_rounded_by_its_standard_error(mean, stderr, text):

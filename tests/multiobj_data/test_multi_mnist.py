@@ -31,6 +31,7 @@ VARIANTS = {
     },
     "wide": {"counts": "2", "scale": "3", "canvas": 200, "overlap": False},
     "none": {"counts": "0"},
+    "rare": {"counts": "1:.995,5:.005"},
 }
 
 
