@@ -1,6 +1,6 @@
 """One training step of AIR, ours beside a plain one, in the same process on the same images.
 
-    python benchmarks/air_step.py [--batch-size 64] [--threads 1] [--steps 30] [--device cpu]
+    python benchmarks/air_step.py [--batch-size 64] [--threads 1] [--turns 12] [--device cpu]
 
 The plain AIR is written as the common implementations are: an `LSTMCell` that reads the whole image again in
 every step, `grid_sample` to crop and to paste, a decoder call and a canvas a step, PyTorch's default Adam.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from statistics import median
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from torch.nn.functional import affine_grid, grid_sample, softplus
 from reference_models.air import AIR
 
 CANVAS, WINDOW, STEPS, WHAT, LSTM, HIDDEN = 50, 28, 3, 50, 256, 200
+
+TURN = 6
+"""Steps of one model before it is the next one's turn."""
 
 
 def perceptron(inputs: int, outputs: int) -> nn.Sequential:
@@ -156,25 +160,34 @@ def our_step(images: Tensor) -> Callable[[], None]:
     return step
 
 
-def measure(steps: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, float]:
-    """Return the median seconds of each step; they take turns, so that a busy machine slows all alike."""
+def measure(steps: dict[str, Callable[[], None]], turns: int, device: str) -> dict[str, float]:
+    """Return the median seconds of each step.
+
+    The models take turns of `TURN` steps, so that a busy machine slows all alike; the first step of a turn is
+    left out, because a training run does not find another model's weights in the caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(repeats + 3):
+    for turn in range(turns + 1):
         for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if repeat >= 3:  # the first ones allocate
-                times[name].append(time.perf_counter() - start)
-    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
+            seconds = [timed(step, device) for _ in range(TURN)]
+            if turn > 0:  # the first one allocates
+                times[name] += seconds[1:]
+    return {name: median(values) for name, values in times.items()}
+
+
+def timed(step: Callable[[], None], device: str) -> float:
+    start = time.perf_counter()
+    step()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--turns", type=int, default=12)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -187,7 +200,7 @@ def main() -> None:
         "plain, score function": plain_step(images, score_function=True),
         "plain, enumeration": plain_step(images, score_function=False),
     }
-    medians = measure(steps, options.steps, options.device)
+    medians = measure(steps, options.turns, options.device)
     ours = medians["ours (enumeration)"]
     for name, seconds in medians.items():
         print(f"{name:24s} {1e3 * seconds:7.1f} ms a step  {seconds / ours:5.2f} x ours")

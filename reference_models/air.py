@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, kl_divergence
-from torch.nn.functional import pad
+from torch.nn.functional import mse_loss
 
 from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, ModelConfig, SceneModel, noise_of
 from reference_models.parts.counts import at_least, geometric_prior, presence_of, stick_breaking
-from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise, standard_normal
+from reference_models.parts.nets import kl_to_standard_normal, mlp, normal_from, output_layer, reparameterise
 from reference_models.parts.windows import Windows
 
 WHERE = 3  # z_where: log scale, x, y
@@ -143,7 +144,7 @@ class AIR(SceneModel):
         """
         image_gates = self.read_image(images.flatten(1))  # [B, 4 lstm_size]
         sizes = [self.config.lstm_size, self.config.lstm_size, noise.shape[-1]]
-        state = State(*self.first.expand(len(images), -1).split(sizes, dim=-1))
+        state = State(*self.first[None].split(sizes, dim=-1))  # [1, ...]: the same for every image
         steps = []
         zs = []
         for step_noise in noise.unbind(1):
@@ -166,10 +167,10 @@ class AIR(SceneModel):
         hidden, cell = lstm(gates, state.cell)
         presence_logit, where = self.find(hidden).split([1, 2 * WHERE], dim=-1)
         noise_where, noise_what = noise.split([WHERE, self.config.what_size], dim=-1)
-        z_where = reparameterise(normal_from(where), noise_where)
+        z_where = reparameterise(where, noise_where)
         glimpse = self.windows(z_where).crop(images, self.config.window_size)  # [B, C, S, S]
         what = self.encode(glimpse.flatten(1))
-        z_what = reparameterise(normal_from(what), noise_what)
+        z_what = reparameterise(what, noise_what)
         z = torch.cat([z_where, z_what], dim=-1)
         return State(hidden, cell, z), Found(presence_logit.squeeze(-1), where, what)
 
@@ -179,8 +180,8 @@ class AIR(SceneModel):
         height, width, _ = self.image_shape
         scale, x, y = z_where.unbind(-1)
         return Windows(
-            x=(1 + c.position_sd * x) * (width / 2),
-            y=(1 + c.position_sd * y) * (height / 2),
+            x=x * (c.position_sd * width / 2) + width / 2,
+            y=y * (c.position_sd * height / 2) + height / 2,
             side=torch.exp(c.object_scale_sd * scale) * (c.object_scale * min(height, width)),
         )
 
@@ -253,8 +254,8 @@ class AIR(SceneModel):
             {
                 "negative_log_likelihood": -(q.count.probs * log_likelihood).sum(-1),
                 "kl_count": kl_divergence(q.count, self.prior_count(exists)),
-                "kl_where": (exists * kl_divergence(q.where, standard_normal(q.z_where))).sum(-1),
-                "kl_what": (exists * kl_divergence(q.what, standard_normal(q.z_what))).sum(-1),
+                "kl_where": (exists * kl_to_standard_normal(q.where)).sum(-1),
+                "kl_what": (exists * kl_to_standard_normal(q.what)).sum(-1),
             }
         )
 
@@ -266,14 +267,11 @@ class AIR(SceneModel):
             objects: ``[B, K, C, H, W]``, each alone on its canvas.
         """
         sd = self.config.likelihood_sd
-        x, y = images.flatten(1)[:, None], objects.flatten(2)  # [B, 1, P], [B, K, P]
-        # |x - y_1 - ... - y_n|^2, expanded: K^2 inner products instead of K + 1 canvases
-        among = y @ y.mT  # [B, K, K]
-        with_image = (y @ x.mT).squeeze(-1)  # [B, K]
-        added = among.diagonal(dim1=1, dim2=2) + 2 * among.tril(-1).sum(-1) - 2 * with_image
-        squared_error = x.square().sum(-1) + pad(added.cumsum(-1), (1, 0))  # [B, K + 1]
-        constant = x.shape[-1] * math.log(sd * math.sqrt(2 * math.pi))
-        return squared_error * (-0.5 / sd**2) - constant
+        image = images.flatten(1)  # [B, P]
+        canvases = list(accumulate(objects.flatten(2).unbind(1), initial=torch.zeros_like(image)))
+        errors = [mse_loss(canvas, image, reduction="none").sum(-1) for canvas in canvases]
+        constant = image.shape[-1] * math.log(sd * math.sqrt(2 * math.pi))
+        return torch.stack(errors, dim=-1) * (-0.5 / sd**2) - constant
 
     def predict_batch(self, images: Tensor) -> Prediction:
         """Answer from the posterior means; the ELBO is that of one sample, keyed by the image."""

@@ -10,6 +10,8 @@ function that returns one.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.distributions import Categorical
@@ -21,7 +23,7 @@ def geometric_prior(k: int, ratio: float) -> Categorical:
 
     Every object costs ``-log(ratio)`` nats (Eslami et al. 2016: a geometric prior).
     """
-    return Categorical(probs=torch.tensor([ratio**n for n in range(k + 1)], dtype=torch.float64))
+    return Categorical(logits=math.log(ratio) * torch.arange(k + 1, dtype=torch.float64), validate_args=False)
 
 
 def stick_breaking(logits: Tensor) -> Categorical:

@@ -32,17 +32,27 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
 
 
-def standard_normal(like: Tensor) -> Independent:
-    """Return N(0, I) with the shape, type and device of ``like``."""
-    return diagonal_normal(torch.zeros_like(like), torch.ones_like(like))
+def location_and_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Read ``[..., 2 D]``: D locations, then D scales before softplus; return each as ``[..., D]``."""
+    loc, raw_scale = parameters.chunk(2, dim=-1)
+    return loc, softplus(raw_scale)
 
 
 def normal_from(parameters: Tensor) -> Independent:
-    """Read a diagonal normal from ``[..., 2 D]``: D locations, then D scales before softplus."""
-    loc, raw_scale = parameters.chunk(2, dim=-1)
-    return diagonal_normal(loc, softplus(raw_scale))
+    """Return the diagonal normal that ``parameters [..., 2 D]`` say (see `location_and_scale`)."""
+    return diagonal_normal(*location_and_scale(parameters))
 
 
-def reparameterise(q: Independent, noise: Tensor) -> Tensor:
-    """Return the sample of ``q`` that belongs to the standard normal ``noise``; zeros give the mean."""
-    return torch.addcmul(q.base_dist.loc, q.base_dist.scale, noise)
+def reparameterise(parameters: Tensor, noise: Tensor) -> Tensor:
+    """Return the sample of ``normal_from(parameters)`` that belongs to the standard normal ``noise``.
+
+    Zeros give the mean. No distribution is built: a recurrent model asks for a sample in every step.
+    """
+    loc, scale = location_and_scale(parameters)
+    return torch.addcmul(loc, scale, noise)
+
+
+def kl_to_standard_normal(q: Independent) -> Tensor:
+    """Return KL(q || N(0, I)) of a diagonal normal in nats: ``[...]`` (Kingma & Welling 2014, appendix B)."""
+    loc, scale = q.base_dist.loc, q.base_dist.scale
+    return 0.5 * (loc.square() + scale.square() - 1).sum(-1) - scale.log().sum(-1)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,11 @@ class Windows:
             ``[..., C, size, size]``; zero outside the canvas.
         """
         height, width = images.shape[-2:]
-        rows = interpolation(self._samples(self.y, size), height)  # [..., S, H]
-        columns = interpolation(self._samples(self.x, size), width)  # [..., S, W]
-        return rows.unsqueeze(-3) @ images @ columns.unsqueeze(-3).mT
+        unit = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size - 0.5  # [S]
+        # Where the window's samples lie, counted in the canvas's pixels: [..., 2, S]
+        positions = torch.addcmul(self._centres() - 0.5, self.side[..., None, None], unit)
+        rows, columns = interpolation(positions, max(height, width)).unbind(-3)  # [..., S, max(H, W)]
+        return rows[..., None, :, :height] @ images @ columns[..., None, :, :width].mT
 
     def paste(self, glimpses: Tensor, height: int, width: int) -> Tensor:
         """Write ``glimpses [..., C, S, S]`` onto empty canvases.
@@ -60,19 +61,15 @@ class Windows:
             ``[..., C, height, width]``; zero outside the window.
         """
         size = glimpses.shape[-1]
-        rows = interpolation(self._positions(self.y, height, size), size)  # [..., H, S]
-        columns = interpolation(self._positions(self.x, width, size), size)  # [..., W, S]
-        return rows.unsqueeze(-3) @ glimpses @ columns.unsqueeze(-3).mT
+        pixels = torch.arange(max(height, width), device=glimpses.device, dtype=glimpses.dtype) + 0.5
+        # Where the canvas's pixels lie, counted in the window's samples: [..., 2, max(H, W)]
+        positions = (pixels - self._centres()) * (size / self.side[..., None, None]) + (size - 1) / 2
+        rows, columns = interpolation(positions, size).unbind(-3)  # [..., max(H, W), S]
+        return rows[..., None, :height, :] @ glimpses @ columns[..., None, :width, :].mT
 
-    def _samples(self, centre: Tensor, size: int) -> Tensor:
-        """Return where the window's samples lie, in canvas pixel indices: ``[..., size]``."""
-        unit = (torch.arange(size, device=centre.device, dtype=centre.dtype) + 0.5) / size - 0.5
-        return torch.addcmul(centre[..., None] - 0.5, self.side[..., None], unit)
-
-    def _positions(self, centre: Tensor, length: int, size: int) -> Tensor:
-        """Return where the canvas's pixels lie, in window sample indices: ``[..., length]``."""
-        pixel = torch.arange(length, device=centre.device, dtype=centre.dtype) + 0.5
-        return (pixel - centre[..., None]) * (size / self.side[..., None]) + (size - 1) / 2
+    def _centres(self) -> Tensor:
+        """Return y and x as ``[..., 2, 1]``; both axes are interpolated in one go, the shorter one cut after."""
+        return torch.stack([self.y, self.x], dim=-1)[..., None]
 
 
 def interpolation(positions: Tensor, size: int) -> Tensor:
@@ -92,12 +89,13 @@ class _Interpolation(torch.autograd.Function):
     def forward(ctx: Any, positions: Tensor, size: int) -> Tensor:
         ctx.save_for_backward(positions)
         samples = torch.arange(size, device=positions.device, dtype=positions.dtype)
-        return (positions[..., None] - samples).abs_().neg_().add_(1).clamp_(min=0)
+        return (positions[..., None] - samples).abs_().neg_().add_(1).relu_()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (positions,) = ctx.saved_tensors
-        gradient = pad(gradients[0], (2, 2))  # [..., n, size + 4]; zero beyond the ends
-        below = positions.floor().long().clamp(-2, gradient.shape[-1] - 4)[..., None] + 2
+        (gradient,) = gradients  # [..., n, size]
         # A position has weight on the samples around it alone: moving it up takes from one, gives to the other.
-        return (gradient.gather(-1, below + 1) - gradient.gather(-1, below)).squeeze(-1), None
+        around = positions.floor().long()[..., None] + torch.arange(2, device=positions.device)  # [..., n, 2]
+        inside = around.clamp(0, gradient.shape[-1] - 1)
+        return gradient.gather(-1, inside).mul_(around == inside).diff().squeeze(-1), None
