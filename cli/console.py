@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -59,7 +60,7 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
         total: Units to do.
         unit: Name of a unit, plural.
     """
-    if sys.stderr.isatty():
+    if is_terminal(sys.stderr):
         with _bar(label, total, unit) as advance:
             yield advance
     else:
@@ -123,22 +124,31 @@ def emit_json(document: Any) -> None:
 
 
 def emit_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
-    """Print a table on stdout."""
+    """Print a table on stdout; nothing is cut off, and a pipe gets lines without trailing spaces."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*header, box=SIMPLE_HEAD, pad_edge=False, show_header=any(header))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=any(header), show_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    width = None if sys.stdout.isatty() else 160  # a pipe has no width: do not wrap
-    Console(file=sys.stdout, width=width, highlight=False, markup=False).print(table)
+    console = Console(file=io.StringIO(), width=None if is_terminal(sys.stdout) else 1000, markup=False)
+    console.print(table)
+    for line in console.file.getvalue().splitlines():  # type: ignore[attr-defined]
+        click.echo(line.rstrip())
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal; a closed one is ``None``."""
+    return stream is not None and stream.isatty()
 
 
 def parse_range(text: str) -> tuple[int, int]:
     """Read ``i/n`` of ``--shard-range``."""
     part, sign, parts = text.partition("/")
-    if not (sign and part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+    if not (sign and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
         raise UsageError(f"--shard-range: expected i/n with 0 <= i < n, e.g. 0/4, got {text!r}.")
     return int(part), int(parts)
 

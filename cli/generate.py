@@ -159,13 +159,15 @@ def _plan(name: str, options: dict[str, Any]) -> Any:
         if options[key] is not None:
             settings[key] = options[key]
     settings |= parse_assignments(options["settings"])
-    if options["overlap_rule"] and options["overlap"]:
-        raise UsageError(
-            "--overlap lets objects overlap freely, --overlap-rule says how they may not; give one of the two."
-        )
-    if options["overlap_rule"] or options["max_iou"] is not None or options["margin"] is not None:
+    by_boxes = options["max_iou"] is not None or options["margin"] is not None
+    if options["overlap_rule"] or by_boxes:
+        if options["overlap"]:
+            raise UsageError(
+                "--overlap lets objects overlap freely; --overlap-rule, --max-iou and --margin say how they may not. "
+                "Give one of the two."
+            )
         settings["overlap"] = False
-    if options["max_iou"] is not None or options["margin"] is not None:
+    if by_boxes:
         settings.setdefault("overlap_rule", "boxes")
     splits |= {split: options[split] for split in splits if options[split] is not None}
     return Plan.create(name, settings, seed=options["seed"], splits=splits, shard_rows=options["shard_rows"])
@@ -213,7 +215,7 @@ def _print_forecast(prospect: Any, as_json: bool) -> None:
         return
     for name, rows in prospect.splits.items():
         click.echo(f"{name}: {rows:,} scenes")
-    click.echo(f"{prospect.shards} shards, about {prospect.bytes / 1e6:,.0f} MB")
+    click.echo(f"shards: {prospect.shards}, about {prospect.bytes / 1e6:,.0f} MB")
     for count, share in prospect.acceptance.items():
         click.echo(f"{count} objects: about {share:.2g} of candidate scenes accepted")
     click.echo(f"about {prospect.seconds:,.0f} s with {prospect.workers} workers")

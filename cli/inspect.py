@@ -46,7 +46,7 @@ def _dataset(folder: Any) -> dict[str, Any]:
         "made by": f"mobj {manifest.toolkit}, generator {manifest.generator}, seed {manifest.seed}",
         "image shape": list(manifest.image_shape),
         "splits": {
-            name: f"{split.rows:,} scenes in {len(split.shards)} shards"
+            name: f"{split.rows:,} scenes, shards: {len(split.shards)}"
             for name, split in manifest.splits.items()
         },
         "acceptance": {

@@ -64,7 +64,7 @@ def _convert(owner: str, key: str, value: Any, hint: Any) -> Any:
     for kind in wanted:
         try:
             return _read(value, kind)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             continue
     raise UsageError(f"{owner}: {key} must be {_describe(hint)}, got {value!r}.")
 

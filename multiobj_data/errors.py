@@ -6,7 +6,9 @@ Every message says what was expected, what came, and what to do next.
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MobjError(Exception):
@@ -37,6 +39,11 @@ class InfeasibleError(MobjError):
     """The request is well formed but cannot be met, e.g. nine digits without overlap in 50x50."""
 
     exit_code = 5
+
+
+def repair_hint(folder: Path) -> str:
+    """Return what to type to have a data set repaired."""
+    return f"run `mobj verify --repair {shlex.quote(str(folder))}`"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

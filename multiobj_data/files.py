@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from multiobj_data.errors import MobjError, UsageError
+from multiobj_data.errors import DataError, MobjError, UsageError
 
 
 @contextmanager
@@ -59,6 +59,8 @@ def explain_os_errors(path: Path) -> Iterator[None]:
             raise MobjError(
                 f"cannot write to {path.parent}: {error.strerror}; choose another --out."
             ) from error
+        if isinstance(error, IsADirectoryError):
+            raise MobjError(f"cannot write {path}: a folder is in the way; move it away.") from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             raise MobjError(f"cannot create {path}: a file is in the way; choose another --out.") from error
         raise MobjError(f"cannot write {path}: {error.strerror or error}.") from error
@@ -71,11 +73,18 @@ def make_folder(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, as a hexadecimal text."""
+    """Return the SHA-256 of a file, as a hexadecimal text.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     return digest.hexdigest()
 
 

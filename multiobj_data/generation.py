@@ -6,13 +6,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from multiobj_data.errors import UsageError, VerificationError
+from multiobj_data.errors import MobjError, UsageError, VerificationError
 from multiobj_data.files import make_folder
 from multiobj_data.generators.base import call_optional
 from multiobj_data.journal import (
@@ -121,7 +122,13 @@ def _run(plan: Plan, tasks: list[Task], folder: Path, workers: int) -> Iterator[
 
     with joblib.parallel_config(backend="loky", n_jobs=min(workers, len(tasks)), inner_max_num_threads=1):
         pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from pool(joblib.delayed(_write_in_worker)(plan, task, folder) for task in tasks)
+        try:
+            yield from pool(joblib.delayed(_write_in_worker)(plan, task, folder) for task in tasks)
+        except BrokenProcessPool as error:
+            raise MobjError(
+                "a worker process was killed (out of memory?); run the same command with fewer --workers, it continues "
+                "where it stopped."
+            ) from error
 
 
 def _write_in_worker(plan: Plan, task: Task, folder: Path) -> Finished:

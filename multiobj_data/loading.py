@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multiobj_data.errors import DataError, UsageError, did_you_mean
+from multiobj_data.errors import DataError, UsageError, did_you_mean, repair_hint
 from multiobj_data.generation import generate
 from multiobj_data.manifest import Manifest
 from multiobj_data.plan import Plan, draw_scenes, plan_of
@@ -79,7 +79,7 @@ class StoredScenes:
         self.first = np.array([shard.first_index for shard in self.shards])
         for shard in self.shards:
             if not (folder / shard.file).exists():
-                raise DataError(f"{folder / shard.file} is missing; run `mobj verify --repair {folder}`.")
+                raise DataError(f"{folder / shard.file} is missing; {repair_hint(folder)}.")
 
     @property
     def reference(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class StoredScenes:
             if layout.rows != shard.rows or layout.shape != self.image_shape:
                 raise DataError(
                     f"{layout.path}: expected {shard.rows} images of {self.image_shape}, got {layout.rows} of "
-                    f"{layout.shape}; run `mobj verify --repair {self.folder}`."
+                    f"{layout.shape}; {repair_hint(self.folder)}."
                 )
             with open(layout.path, "rb") as file:
                 maps.append((memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), layout.offset))
@@ -252,7 +252,7 @@ def find_split(
     if (reason := _why_not(folder, manifest)) is None:
         yield StoredScenes(folder, split)
         return
-    tell(f"{reason}; drawing its {split} split again.")
+    tell(f"{reason}; drawing its {split} split again (if it was moved, give --data).")
     if split not in manifest.splits:
         raise UsageError(f"the data set has no split {split!r}.{did_you_mean(split, manifest.splits)}")
     with TemporaryDirectory(prefix="mobj-") as temporary:

@@ -98,8 +98,13 @@ class Manifest:
             document = json.loads(path.read_text())
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DataError(_why_missing(folder)) from error
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read as JSON ({error}).") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise DataError(
+                f"{path} cannot be read as JSON ({error}); restore it, or delete it and run the `mobj generate` "
+                "command again."
+            ) from error
         return cls.from_document(document, str(path))
 
     @classmethod
@@ -137,4 +142,4 @@ def _why_missing(folder: Path) -> str:
         return f"there is no data set at {folder}: no such folder. Try `mobj generate multi-mnist --out {folder}`."
     if list(folder.glob(".progress*.jsonl")):
         return f"{folder} holds an unfinished data set; run its `mobj generate` command again, it continues."
-    return f"{folder} has no {MANIFEST}: it is no data set of this toolkit, or the manifest was deleted."
+    return f"{folder} has no {MANIFEST}: it is no data set of this toolkit, or its manifest was deleted."

@@ -24,6 +24,7 @@ from multiobj_data.version import __version__
 
 SPLITS = ("train", "val", "test")
 SHARD_ROWS = 16 * BLOCK
+MOST_SCENES = 10**9
 
 
 def draw_blocks(generator: Generator, seed: int, split: str, first: int, n: int) -> list[Scenes]:
@@ -103,6 +104,11 @@ class Plan:
         if seed < 0 or shard_rows < 1 or any(n < 0 for n in splits.values()):
             raise UsageError(
                 f"seed, shard rows and split sizes must not be negative; got {seed}, {shard_rows}, {splits}."
+            )
+        if seed >= 2**63 or sum(splits.values()) > MOST_SCENES:
+            raise UsageError(
+                f"expected a seed below 2^63 and at most {MOST_SCENES:,} scenes, "
+                f"got {seed} and {sum(splits.values()):,}."
             )
         if not any(splits.values()):
             raise UsageError("nothing to generate: every split has 0 scenes; give --train, --val or --test.")

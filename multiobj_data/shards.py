@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from multiobj_data.errors import DataError
+from multiobj_data.errors import DataError, repair_hint
 from multiobj_data.scenes import Scenes, known
 
 SCHEMA = 1
@@ -95,12 +95,14 @@ def open_shard(path: Path) -> h5py.File:
         DataError: If it is missing, truncated, or no shard of this schema.
     """
     if not path.exists():
-        raise DataError(f"{path} is missing; run `mobj verify --repair {path.parent}`.")
+        raise DataError(f"{path} is missing; {repair_hint(path.parent)}.")
     try:
         file = h5py.File(path, "r")
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: permission denied.") from error
     except OSError as error:
         raise DataError(
-            f"{path} is no readable HDF5 file (truncated?); run `mobj verify --repair {path.parent}`."
+            f"{path} is no readable HDF5 file (truncated?); {repair_hint(path.parent)}."
         ) from error
     if file.attrs.get("schema") != SCHEMA:
         found = file.attrs.get("schema")
@@ -117,7 +119,18 @@ def read_scenes(file: h5py.File, rows: np.ndarray | slice) -> Scenes:
     Args:
         file: As `open_shard` returns it.
         rows: A slice, or whole numbers in any order, repeats allowed.
+
+    Raises:
+        DataError: If what is stored cannot be decoded or does not fit together.
     """
+    try:
+        return _read_scenes(file, rows)
+    except (OSError, KeyError, ValueError) as error:  # what h5py and `Scenes` raise for damaged content
+        path = Path(file.filename)
+        raise DataError(f"{path} is damaged ({error}); {repair_hint(path.parent)}.") from error
+
+
+def _read_scenes(file: h5py.File, rows: np.ndarray | slice) -> Scenes:
     amodal = None
     if "amodal" in file:
         dataset = file["amodal"]

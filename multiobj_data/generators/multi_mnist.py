@@ -14,6 +14,7 @@ from multiobj_data.drawing import Layer, draw
 from multiobj_data.errors import InfeasibleError, UsageError
 from multiobj_data.overlap import Overlap, Placed, Rule
 from multiobj_data.placement import MIN_ACCEPTANCE, Layouts, estimate_acceptance, lay_out
+from multiobj_data.randomness import BLOCK
 from multiobj_data.resize import Filter
 from multiobj_data.scale import Scale
 from multiobj_data.scenes import Scenes
@@ -21,6 +22,7 @@ from multiobj_data.sprites.digits import DigitSource, load_digits
 from multiobj_data.sprites.scaled import ScaledSprites
 
 FRAME = 28  # side of an MNIST image
+SMALLEST = 4  # pixels a digit must have at least to be one
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ class MultiMNIST:
                 f"canvas {self.canvas} is too small: digits are up to {largest} pixels wide at scale "
                 f"{self.scale!r}. Use --canvas {largest} or more, or a smaller --scale."
             )
-        if self.canvas > 4096:
-            raise UsageError(f"canvas: expected at most 4096 pixels, got {self.canvas}.")
+        if Scale(self.scale).sides(FRAME)[0] < SMALLEST:
+            raise UsageError(
+                f"scale {self.scale!r} makes digits as small as {Scale(self.scale).sides(FRAME)[0]} pixel(s); "
+                f"use one that leaves at least {SMALLEST}."
+            )
+        self._refuse_beyond_memory()
         low, high = self.value_range
         if not 0 <= low < high <= 255:
             raise UsageError(
@@ -76,6 +82,17 @@ class MultiMNIST:
             )
         if not self.overlap:
             self._contract  # noqa: B018  # validate now
+
+    def _refuse_beyond_memory(self) -> None:
+        """Scenes are drawn 256 at a time: refuse what would take many gigabytes."""
+        if self.canvas > 1024:
+            raise UsageError(f"canvas: expected at most 1024 pixels, got {self.canvas}.")
+        size = BLOCK * Counts(self.counts).largest * self.canvas**2
+        if self._keeps_amodal and size > 4 << 30:
+            raise UsageError(
+                f"a mask for each of {Counts(self.counts).largest} objects would take {size / 1e9:.0f} GB for {BLOCK} "
+                "scenes; use fewer objects, a smaller --canvas, or --set amodal=false."
+            )
 
     # -- optional parts of the generator protocol
 
@@ -167,8 +184,10 @@ class MultiMNIST:
     def _grey_levels(self, image: np.ndarray) -> np.ndarray:
         low, high = self.value_range
         if (low, high) != (0, 255):
-            table = np.rint(low + np.arange(256) * ((high - low) / 255)).astype(np.uint8)
-            image = table[image]
+            table = low + -(
+                -np.arange(256) * (high - low) // 255
+            )  # rounded up: ink never looks like the canvas
+            image = table.astype(np.uint8)[image]
         return 255 - image if self.polarity == "black-on-white" else image
 
     @property

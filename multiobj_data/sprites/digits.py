@@ -86,7 +86,7 @@ def load_digits(
         return _mnist(part, None)
     except DataError as error:
         logger.warning(
-            "MNIST could not be had (%s) Using the 1,797 digits BUNDLED with scikit-learn instead: fine for trying "
+            "%s Using the 1,797 digits BUNDLED with scikit-learn instead: fine for trying "
             "things out, not comparable with published numbers. The manifest records it. "
             "For MNIST: --digits mnist --digits-root DIR.",
             error,
@@ -110,7 +110,7 @@ def _folder_of(root: Path) -> Path:
             return folder
     raise DataError(
         f"MNIST: found no idx file in {root} (nor in raw/ or MNIST/raw/ below it); expected e.g. "
-        "train-images-idx3-ubyte.gz. Give the right --digits-root, or leave it out to download."
+        "train-images-idx3-ubyte.gz. Give the right --digits-root (MOBJ_DIGITS_ROOT), or none, to download."
     )
 
 
@@ -141,12 +141,17 @@ def _download(name: str, sha256: str) -> Path:
             )
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong hash is a ValueError
             failures.append(f"{mirror.split('/')[2]}: {type(error).__name__}")
-    raise DataError(f"MNIST: {name} could not be downloaded ({'; '.join(failures)}).")
+    raise DataError(
+        f"MNIST: {name} could not be downloaded ({'; '.join(failures)}); if you have it, give --digits-root."
+    )
 
 
 def _read_idx(path: Path, sha256: str, dimensions: int) -> tuple[np.ndarray, str]:
     """Read a gzipped IDX file of bytes; return the array and the file's SHA-256."""
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"MNIST: {path} cannot be read: {error.strerror}.") from error
     got = hashlib.sha256(raw).hexdigest()
     if got != sha256:
         raise DataError(

@@ -2,13 +2,17 @@ import errno
 import json
 import os
 import shutil
+import signal
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from multiobj_data import plan as plan_module
+from multiobj_data.configuration import UNRECORDED
 from multiobj_data.errors import DataError, MobjError, UsageError, VerificationError
 from multiobj_data.generation import generate
+from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.journal import hold_lock
 from multiobj_data.loading import open_dataset
 from multiobj_data.manifest import Manifest
@@ -130,6 +134,27 @@ def test_a_full_disk_leaves_nothing_half_written(small_plan, small_dataset, tmp_
     monkeypatch.undo()
     generate(small_plan, tmp_path)
     assert files_of(tmp_path) == files_of(small_dataset)
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """A generator that kills the process it runs in, unless that is the one that made it."""
+
+    id = "fatal-v1"
+    home: int = field(default_factory=os.getpid, metadata=UNRECORDED)
+
+    def scenes(self, rng, n, *, split, first):
+        if os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return MultiMNIST(counts="1", digits="bundled").scenes(rng, n, split=split, first=first)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_killed_worker_is_explained_and_the_run_can_go_on(tmp_path):
+    plan = Plan("fatal", Fatal(), 0, {"train": 600}, shard_rows=256)
+    with pytest.raises(MobjError, match="a worker process was killed"):
+        generate(plan, tmp_path, workers=2)
+    assert generate(plan, tmp_path, workers=1) is not None
 
 
 def test_a_file_in_the_way_is_named(small_plan, tmp_path):

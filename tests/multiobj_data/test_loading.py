@@ -1,7 +1,9 @@
 import itertools
 import multiprocessing
 import pickle
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +36,23 @@ def test_images_may_be_changed_without_touching_the_file(small_dataset):
     before = stored.images([7]).copy()
     stored.images([7])[:] = 255
     assert np.array_equal(stored.images([7]), before)
+
+
+@pytest.mark.parametrize("damage", ["chunk", "count", "dataset"])
+def test_damaged_content_is_named_with_what_to_type(small_dataset, tmp_path, damage):
+    import h5py
+
+    folder = Path(shutil.copytree(small_dataset, tmp_path / "copy"))
+    shard = folder / "test-00000-of-00002.h5"
+    with h5py.File(shard, "r+") as file:
+        if damage == "chunk":
+            file["segments"].id.write_direct_chunk((0, 0, 0), b"no deflate stream")
+        elif damage == "count":
+            file["count"][3] = 200
+        else:
+            del file["segments"]
+    with pytest.raises(DataError, match=r"test-00000-of-00002.h5 is damaged .* run `mobj verify --repair"):
+        open_dataset(folder, "test").scenes([3])
 
 
 def test_indices_out_of_range_are_refused(small_plan, small_dataset):

@@ -62,7 +62,7 @@ def test_scenes_can_be_pasted_together_again_from_their_factors(name):
             canvas[top : top + side, left : left + side] += patch
             assert scenes.factors["class"][b, k] == digits.labels[source]
         low, high = generator.value_range
-        grey = np.rint(low + np.minimum(canvas, 255) * ((high - low) / 255)).astype(int)
+        grey = low + np.ceil(np.minimum(canvas, 255) * (high - low) / 255).astype(int)
         expected = 255 - grey if generator.polarity == "black-on-white" else grey
         assert np.array_equal(scenes.image[b, :, :, 0], expected)
 
@@ -96,6 +96,11 @@ def test_how_resized_digits_are_kept_does_not_change_the_scenes(monkeypatch, nam
     multi_mnist._sprites.cache_clear()
     assert differences(again, expected) == []
     assert (room == 1437 * 16) == (name == "_BULK")  # with little memory, digits are forgotten on the way
+
+
+def test_ink_is_never_the_colour_of_the_canvas():
+    scenes = draw_scenes(replace(BUNDLED, counts="2", value_range=(0, 1)), 0, "train", 0, 20)
+    assert np.array_equal(scenes.image[..., 0] > 0, scenes.segments > 0)
 
 
 def test_test_scenes_are_made_of_test_digits():
