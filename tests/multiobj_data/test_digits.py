@@ -1,5 +1,9 @@
 import gzip
+import hashlib
 import struct
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -57,6 +61,41 @@ def test_auto_without_network_takes_the_bundled_digits_and_says_so(monkeypatch, 
     assert load_digits("train", "auto").source == "bundled"
     assert "BUNDLED" in caplog.text
     load_digits.cache_clear()
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """Serve a folder over HTTP on this machine, with an empty cache; return (folder, address)."""
+    served = tmp_path / "served"
+    served.mkdir()
+    handler = partial(QuietHandler, directory=str(served))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield served, f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_downloads_fall_back_to_the_next_mirror_and_are_kept(mirror, monkeypatch):
+    served, address = mirror
+    content = idx(np.arange(12, dtype=np.uint8).reshape(3, 2, 2))
+    (served / "good").mkdir()
+    (served / "damaged").mkdir()
+    (served / "good" / "x.gz").write_bytes(content)
+    (served / "damaged" / "x.gz").write_bytes(content[:-3])
+    sha = hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(digits, "_MIRRORS", (address + "absent/", address + "damaged/", address + "good/"))
+    assert digits._download("x.gz", sha).read_bytes() == content
+    monkeypatch.setattr(digits, "_MIRRORS", ())
+    assert digits._download("x.gz", sha).read_bytes() == content  # from the cache
+    with pytest.raises(DataError, match="y.gz could not be downloaded"):
+        digits._download("y.gz", sha)
 
 
 def test_wrong_mnist_folders_are_refused(tmp_path):
