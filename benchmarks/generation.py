@@ -55,7 +55,7 @@ def ours(settings: dict[str, object], n: int, workers: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--digits-root", help="folder of MNIST; otherwise it is downloaded")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--workers", type=int, default=(os.cpu_count() or 1) + 1)
     parser.add_argument("--scenes", type=int, default=300_000)
     arguments = parser.parse_args()
     digits = {"digits": "mnist", "digits_root": arguments.digits_root}

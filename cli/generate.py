@@ -80,7 +80,12 @@ from cli.console import (
 @click.option("--test", type=click.IntRange(min=0), metavar="N", help="Test scenes.  [default: 1000]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every scene.")
 @click.option("--out", metavar="DIR", help="Folder of the data set.  [default: data/NAME]")
-@click.option("--workers", type=click.IntRange(min=1), metavar="W", help="Processes.  [default: one a core]")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="W",
+    help="Processes.  [default: one a core and one, since one waits for the disk]",
+)
 @click.option(
     "--shard-range",
     default="0/1",
@@ -117,7 +122,7 @@ def generate_command(name: str, **options: Any) -> None:
     start_logging()
     plan = _plan(name, options)
     folder = Path(options["out"] or f"data/{name.replace(':', '-')}")
-    workers = options["workers"] or os.cpu_count() or 1
+    workers = options["workers"] or (os.cpu_count() or 1) + 1
     if options["dry_run"]:
         from multiobj_data.forecast import forecast
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 @dataclass
@@ -75,10 +76,8 @@ class Sprites:
         box = tight_boxes(patches != 0)  # [M, 4]
         framed = np.zeros((m, largest + size, largest + size), np.uint8)
         framed[:, :largest, :largest] = patches
-        reach = np.arange(size)
-        row = box[:, 1, None] + reach + np.arange(m)[:, None] * (largest + size)  # [M, P] in [M * rows]
-        pixel = row[:, :, None] * (largest + size) + (box[:, 0, None] + reach)[:, None, :]
-        tile = framed.reshape(-1).take(pixel)
+        windows = sliding_window_view(framed, (size, size), axis=(1, 2))
+        tile = windows[np.arange(m), box[:, 1], box[:, 0]]  # [M, P, P]
         new = slice(self.n, self.n + m)
         self.tile[new] = tile
         if self.ink_rows is not None:
@@ -108,7 +107,7 @@ class Sprites:
         if self.ink_rows is None:
             raise ValueError("sprites wider than 64 pixels have no ink rows.")
         line = self.ink_rows.reshape(-1)
-        return np.lib.stride_tricks.sliding_window_view(line, self.tile.shape[1])
+        return sliding_window_view(line, self.tile.shape[1])
 
     @classmethod
     def gather(cls, parts: Sequence[tuple[Sprites, np.ndarray]]) -> Sprites:

@@ -4,6 +4,7 @@ import struct
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,17 +109,14 @@ def test_wrong_mnist_folders_are_refused(tmp_path):
         load_digits("train", "svhn")  # type: ignore[arg-type]
 
 
-def test_mnist_equals_torchvisions(mnist_root):
+def test_mnist_equals_torchvisions(mnist_root, tmp_path):
     datasets = pytest.importorskip("torchvision.datasets")
-    from pathlib import Path
-
-    root = Path(mnist_root)
-    if root.name == "raw":
-        root = root.parents[1]
+    unpacked = tmp_path / "MNIST" / "raw"
+    unpacked.mkdir(parents=True)
+    for path in Path(mnist_root).glob("*.gz"):
+        (unpacked / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
     for part in ("train", "test"):
-        ours, theirs = (
-            load_digits(part, "mnist", mnist_root),
-            datasets.MNIST(str(root), train=part == "train"),
-        )
+        ours = load_digits(part, "mnist", mnist_root)
+        theirs = datasets.MNIST(str(tmp_path), train=part == "train")
         assert np.array_equal(ours.images, theirs.data.numpy())
         assert np.array_equal(ours.labels, theirs.targets.numpy())
