@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.console import emit_json, emit_table, progress, say, start_logging
+from cli.subjects import Subject, find_subject
+
+_ADVICE = (
+    "the figures printed above are whole, older files are unchanged; make room, or choose another --out."
+)
 
 
 @click.command("evaluate", short_help="Score a checkpoint, any model, or a file of predictions.")
@@ -69,79 +77,43 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     mobj evaluate --model my_package.model:load --checkpoint w.pt --data data/digits
     mobj evaluate --predictions predictions.h5 --data data/digits
     """
-    from metrics import evaluate, write_report
-    from multiobj_data.files import make_folder, to_json, write_atomically
-    from multiobj_data.loading import batches
-
     start_logging()
-    predictor, name, reference, beside = _predictor(checkpoint, options)
-    with _source(reference, options) as source:
-        _refuse_other_size(predictor, source, options)
-        total = min(options["limit"] or len(source), len(source))
-        with progress("evaluate", total, "scenes") as advance:
-            result = evaluate(
-                predictor,
-                batches(source, options["batch_size"], options["limit"]),
-                metrics=options["metric_names"] or None,
-                model=name,
-                dataset=_about(source),
-                protocol={"split": options["split"], "limit": options["limit"]},
-                on_progress=advance,
-            )
-    out = Path(options["out"] or f"{beside}-{options['split']}")
-    make_folder(out)
-    write_atomically(out / "evaluation.json", to_json(result.to_json()).encode())
-    write_report(result, out / "report.html")
     if options["per_image"]:
-        result.write_per_image(options["per_image"])
+        _ready_for_csv(options["per_image"])
+    with redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a model prints
+        subject = find_subject(checkpoint, options)
+        with _source(subject.reference, options) as source:
+            _refuse_damage(source)
+            _refuse_other_size(subject.predictor, source, options)
+            out = _ready_folder(subject, source, options)
+            result = _score(subject, source, options)
     if options["as_json"]:
         emit_json(result.to_json())
     else:
         _print_tables(result)
+    _write(result, out, options["per_image"])
+    if not options["as_json"]:
         click.echo(f"report: {out / 'report.html'}")
 
 
-def _predictor(
-    checkpoint: str | None, options: dict[str, Any]
-) -> tuple[Any, str, dict[str, Any] | None, Path]:
-    """Return what predicts, its name, the data it was trained on, and where results go by default."""
-    from multiobj_data.errors import UsageError
+def _score(subject: Subject, source: Any, options: dict[str, Any]) -> Any:
+    from metrics import evaluate
+    from multiobj_data.loading import batches
 
-    chosen = [what for what in (checkpoint, options["model"], options["predictions"]) if what]
-    if len(chosen) != 1:
-        raise UsageError(
-            "give one of: a CHECKPOINT of `mobj train`, --model MODULE:LOADER, or --predictions FILE."
+    total = min(options["limit"] or len(source), len(source))
+    with progress("evaluate", total, "scenes") as advance:
+        return evaluate(
+            subject.predictor,
+            batches(source, options["batch_size"], options["limit"]),
+            metrics=options["metric_names"] or None,
+            model=subject.name,
+            dataset=_about(source),
+            protocol={"split": options["split"], "limit": options["limit"]},
+            on_progress=advance,
         )
-    if not checkpoint and not options["data"]:
-        raise UsageError("which data? Give --data DIR; only checkpoints of `mobj train` know theirs.")
-    if options["predictions"]:
-        from multiobj_data.predictions import PredictionFile
 
-        path = Path(options["predictions"])
-        return (
-            PredictionFile(path),
-            path.name,
-            None,
-            path.with_suffix("").with_name(path.stem + "-evaluation"),
-        )
-    from reference_models.training import resolve_device
 
-    device = resolve_device(options["device"])
-    if options["model"]:
-        from multiobj_data.plugins import resolve
-
-        model = resolve("models", options["model"])(options["weights"], str(device))
-        return (
-            model,
-            options["model"],
-            None,
-            Path(options["model"].replace(":", "-").replace(".", "-") + "-evaluation"),
-        )
-    from reference_models.checkpoints import load_checkpoint
-
-    loaded = load_checkpoint(chosen[0], device)
-    name = f"{loaded.model_id}, seed {loaded.seed}, {loaded.step:,} steps"
-    return loaded.model, name, loaded.data, Path(chosen[0]).parent / "evaluation"
+# -- on which data
 
 
 def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
@@ -152,6 +124,19 @@ def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
     if options["data"]:
         return nullcontext(open_dataset(options["data"], options["split"]))
     return find_split(reference or {}, options["split"], say, digits_root=options["digits_root"])
+
+
+def _refuse_damage(source: Any) -> None:
+    """Compare the split's bytes with the manifest: figures of damaged scenes look like any others."""
+    from multiobj_data.errors import VerificationError
+    from multiobj_data.journal import is_whole
+
+    for shard in source.shards:
+        if not is_whole(source.folder, shard):
+            raise VerificationError(
+                f"{source.folder / shard.file}: expected the bytes that the manifest records, got others; "
+                f"run `mobj verify --repair {source.folder}`."
+            )
 
 
 def _refuse_other_size(predictor: Any, source: Any, options: dict[str, Any]) -> None:
@@ -180,9 +165,59 @@ def _about(source: Any) -> dict[str, Any]:
     }
 
 
+# -- where results go
+
+
+def _ready_folder(subject: Subject, source: Any, options: dict[str, Any]) -> Path:
+    """Create the folder of results before anything is computed for it; part of a split gets another one."""
+    limit = options["limit"]
+    first = f"-first-{limit}" if limit and limit < len(source) else ""
+    out = Path(options["out"] or f"{subject.beside}-{options['split']}{first}")
+    from multiobj_data.files import make_folder
+
+    make_folder(out)
+    _expect_writable(out)
+    return out
+
+
+def _ready_for_csv(path: str) -> None:
+    from metrics.evaluation import expect_csv
+    from multiobj_data.errors import UsageError
+
+    expect_csv(path)
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"--per-image {path}: expected an existing folder, {folder} is none; create it first."
+        )
+    _expect_writable(folder)
+
+
+def _expect_writable(folder: Path) -> None:
+    from tempfile import TemporaryFile
+
+    from multiobj_data.files import explain_os_errors
+
+    with explain_os_errors(folder / "results", "choose another folder."), TemporaryFile(dir=folder):
+        pass
+
+
+def _write(result: Any, out: Path, per_image: str | None) -> None:
+    """Write all files; evaluation.json and report.html are renamed into place once both are whole."""
+    from metrics.report import render_report
+    from multiobj_data.files import replacing, to_json
+
+    files = (out / "evaluation.json", out / "report.html")
+    with replacing(files[0], _ADVICE) as figures, replacing(files[1], _ADVICE) as report:
+        figures.write_text(to_json(result.to_json()), encoding="utf-8")
+        report.write_text(render_report(result), encoding="utf-8")
+    if per_image:
+        result.write_per_image(per_image)
+
+
 def _print_tables(result: Any) -> None:
     rows = [
-        (name, f"{row['mean']:.5g}", f"{row['stderr']:.2g}", f"{row['n']:,}", f"{row['skipped']:,}")
+        (name, _text(row["mean"], 5), _text(row["stderr"], 2), f"{row['n']:,}", f"{row['skipped']:,}")
         for name, row in result.metrics.items()
     ]
     rows += [(name, f"n/a ({reason})", "", "", "") for name, reason in result.not_available.items()]
@@ -194,3 +229,7 @@ def _print_tables(result: Any) -> None:
             for label, row in zip(result.confusion["true"], result.confusion["table"], strict=True)
         ]
         emit_table(table, ("true count", *(f"inferred {label}" for label in labels)))
+
+
+def _text(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}g}"

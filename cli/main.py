@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import sys
+import traceback
 
 import click
 
@@ -38,7 +41,7 @@ def mobj() -> None:
     mobj evaluate runs/air/seed-0/checkpoint.pt
 
     Exit codes: 0 done, 1 failure, 2 usage, 3 data missing or damaged, 4 verification mismatch, 5 infeasible
-    request, 130 interrupted.
+    request, 130 interrupted. MOBJ_DEBUG=1 shows where an error comes from.
     """
 
 
@@ -51,6 +54,8 @@ def _run() -> int:
     try:
         code = mobj.main(standalone_mode=False, prog_name="mobj")
     except MobjError as error:
+        if os.environ.get("MOBJ_DEBUG"):
+            traceback.print_exc()
         click.echo(f"error: {error}", err=True)
         return error.exit_code
     except click.ClickException as error:
@@ -59,4 +64,14 @@ def _run() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted.", err=True)
         return 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in (
+            errno.ENOSPC,
+            errno.EIO,
+            errno.EPIPE,
+            errno.EBADF,
+        ):
+            raise  # not about standard output: a bug of ours
+        click.echo(f"error: cannot write the result to standard output: {error.strerror}.", err=True)
+        return 1
     return code if isinstance(code, int) else 0

@@ -17,6 +17,7 @@ from multiobj_data.errors import UsageError
 from multiobj_data.files import replacing
 
 SCHEMA_VERSION = 1
+_ADVICE = "what was there is unchanged; make room, or choose another file."
 Summary = Mapping[str, float | int]
 """``mean``, ``stderr``, ``n`` (scored), ``skipped``; NaN for what does not exist."""
 
@@ -86,15 +87,21 @@ class Evaluation:
         Raises:
             UsageError: If ``path`` does not end in ``.csv``, or its folder does not exist.
         """
-        if Path(path).suffix.lower() != ".csv":
-            raise UsageError(
-                f"{path}: expected a name that ends in .csv; per-image values are written as CSV."
-            )
-        with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        expect_csv(path)
+        with (
+            replacing(path, _ADVICE) as temporary,
+            open(temporary, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(self.columns)
             for row in zip(*(values.tolist() for values in self.columns.values()), strict=True):
                 writer.writerow("" if value != value else value for value in row)
+
+
+def expect_csv(path: str | os.PathLike[str]) -> None:
+    """Raise ``UsageError`` unless ``path`` ends in ``.csv``: per-image values are written as nothing else."""
+    if Path(path).suffix.lower() != ".csv":
+        raise UsageError(f"{path}: expected a name that ends in .csv; per-image values are written as CSV.")
 
 
 def _strict(value: Any) -> Any:

@@ -20,7 +20,7 @@ from metrics.running import Mean
 from metrics.table import PRESENT, MetricSpec, find_metrics, with_count
 from multiobj_data.arrays import to_numpy
 from multiobj_data.errors import DataError, UsageError
-from multiobj_data.scenes import Prediction, Scenes
+from multiobj_data.scenes import Prediction, PredictionError, Scenes
 
 
 def evaluate(
@@ -39,7 +39,7 @@ def evaluate(
     Args:
         predict: An object with ``predict(images)``, a callable ``images -> Prediction`` (images are uint8
             ``[B, H, W, C]``), or an object with ``predict_indices(indices)`` such as
-            `multiobj_data.predictions.PredictionFile`.
+            `multiobj_data.predictions.PredictionFile`. Images are a copy: a model may write on them.
         batches: Pairs of scene indices, whole numbers ``[B]``, and `Scenes`.
         metrics: Names as in `metrics.table.find_metrics`; all built-in ones by default. One that needs what
             the model does not give ends up in ``not_available`` with the reason.
@@ -56,19 +56,23 @@ def evaluate(
     answer = _answerer(predict)
     run = _Run(f"model {model!r}" if model else "the model", find_metrics(metrics), examples)
     for indices, scenes in batches:
-        run.add(to_numpy(indices), scenes, answer(indices, scenes.image))
+        try:
+            answered = answer(indices, scenes)
+        except PredictionError as error:
+            raise DataError(f"{run.who}: {error}") from error
+        run.add(to_numpy(indices), scenes, answered)
         if on_progress is not None:
             on_progress(len(scenes))
     return run.finish(model, dict(dataset or {}), dict(protocol or {}))
 
 
-def _answerer(predict: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
+def _answerer(predict: Any) -> Callable[[np.ndarray, Scenes], Any]:
     if hasattr(predict, "predict_indices"):
-        return lambda indices, images: predict.predict_indices(indices)
+        return lambda indices, scenes: predict.predict_indices(indices)
     if hasattr(predict, "predict"):
-        return lambda indices, images: predict.predict(images)
+        return lambda indices, scenes: predict.predict(scenes.image.copy())
     if callable(predict):
-        return lambda indices, images: predict(images)
+        return lambda indices, scenes: predict(scenes.image.copy())
     raise UsageError(
         f"evaluate: expected a model with predict(images), or a function, got {type(predict).__name__}."
     )

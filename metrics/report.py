@@ -30,20 +30,28 @@ def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     Raises:
         UsageError: If the folder does not exist.
     """
-    template = _templates().get_template("report.html.j2")
-    text = template.render(
-        e=evaluation,
-        definitions=evaluation.protocol["definitions"],
-        kinds=[name for name, spec in METRICS.items() if "log_likelihood" in spec.needs],
-        confusion=_confusion_rows(evaluation.confusion),
-        groups=[
-            (f"Worst scenes by {evaluation.ranked_by}", evaluation.worst),
-            (f"Best scenes by {evaluation.ranked_by}", evaluation.best),
-        ],
-        facts=_facts(evaluation),
-    )
+    text = render_report(evaluation)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def render_report(evaluation: Evaluation) -> str:
+    """Return the HTML that `write_report` writes."""
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            e=evaluation,
+            definitions=evaluation.protocol["definitions"],
+            kinds=[name for name, spec in METRICS.items() if "log_likelihood" in spec.needs],
+            confusion=_confusion_rows(evaluation.confusion),
+            groups=[
+                (f"Worst scenes by {evaluation.ranked_by}", evaluation.worst),
+                (f"Best scenes by {evaluation.ranked_by}", evaluation.best),
+            ],
+            facts=_facts(evaluation),
+        )
+    )
 
 
 def _templates() -> Environment:

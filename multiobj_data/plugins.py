@@ -6,10 +6,16 @@ Nothing is imported until it is asked for by name. A built-in id cannot be shado
 from __future__ import annotations
 
 import importlib
+import os
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Any
 
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import MobjError, UsageError, did_you_mean
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "generators": {"multi-mnist": "multiobj_data.generators.multi_mnist:MultiMNIST"},
@@ -30,16 +36,20 @@ def resolve(kind: str, name: str) -> Any:
 
     Args:
         kind: ``"generators"``, ``"models"`` or ``"metrics"``.
-        name: A built-in id, ``"package.module:attribute"``, or the name of an entry point in the group
-            ``mobj.<kind>``.
+        name: A built-in id, ``"package.module:attribute"`` (the package may lie in the current folder), or
+            the name of an entry point in the group ``mobj.<kind>``.
 
     Raises:
         UsageError: If there is no such name, or the module has no such attribute.
+        MobjError: If the module exists, but importing it raises.
     """
     target = BUILT_IN[kind].get(name)
-    if target is None and ":" in name:
+    if target is not None:
+        return _load(kind, target)
+    if ":" in name:
         target = name
-    if target is None:
+        _search_current_folder()
+    else:
         target = names(kind).get(name)
     if target is None:
         raise UsageError(
@@ -49,14 +59,42 @@ def resolve(kind: str, name: str) -> Any:
     return _load(kind, target)
 
 
+def _search_current_folder() -> None:
+    """Find modules as `python -m` does; for good, since plug-ins import late, and worker processes again."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+@contextmanager
+def foreign_code(who: str) -> Iterator[None]:
+    """Turn whatever code of other people raises, ``sys.exit`` included, into one sentence that names it.
+
+    Raises:
+        MobjError: With the error's type, message and place; what already is one passes.
+    """
+    try:
+        yield
+    except MobjError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise MobjError(
+            f"{who} raised {what} ({_place(error)}); MOBJ_DEBUG=1 shows the traceback."
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # raised by the importer, about another file
+        return f"{error.filename}:{error.lineno}"
+    innermost = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{innermost.filename}:{innermost.lineno}"
+
+
 def _load(kind: str, target: str) -> Any:
     module_name, _, attribute = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and module_name.split(".")[0] != error.name.split(".")[0]:
-            raise  # the plug-in exists, but something that it needs is missing: say that
-        raise UsageError(f"{kind}: cannot import {module_name!r} ({error}); is it installed?") from error
+    if not (attribute and all(part.isidentifier() for part in module_name.split("."))):
+        raise UsageError(f"{kind}: expected package.module:attribute, got {target!r}.")
+    module = _import(kind, target, module_name)
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -64,3 +102,13 @@ def _load(kind: str, target: str) -> Any:
         raise UsageError(
             f"{kind}: {module_name} has no attribute {attribute!r}.{did_you_mean(attribute, public)}"
         ) from None
+
+
+def _import(kind: str, target: str, module_name: str) -> Any:
+    with foreign_code(f"{kind.rstrip('s')} {target}"):
+        try:
+            return importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name and module_name.split(".")[0] != error.name.split(".")[0]:
+                raise  # the plug-in exists, but something that it needs is missing: say that
+            raise UsageError(f"{kind}: cannot import {module_name!r} ({error}); is it installed?") from error

@@ -127,11 +127,15 @@ class PredictionFile:
     def _open(self) -> Iterator[h5py.File]:
         import h5py
 
-        if not self.path.is_file():
-            raise DataError(f"{self.path}: expected a file of predictions, there is none.")
         try:
-            with h5py.File(self.path, "r") as file:
+            with open(self.path, "rb"), h5py.File(self.path, "r") as file:
                 yield file
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DataError(f"{self.path}: expected a file of predictions, there is none.") from error
+        except PermissionError as error:
+            raise DataError(
+                f"{self.path}: cannot be read: permission denied; ask its owner for read access."
+            ) from error
         except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # as h5py finds damage
             raise DataError(
                 f"{self.path}: cannot be read as HDF5 ({error}); is it complete? Write it again."

@@ -6,14 +6,18 @@ origin top left. A number that does not exist is NaN (or -1 for whole numbers), 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
-LIKELIHOOD_KINDS = ("exact", "elbo", "iwae-k")
-"""What `Prediction.log_likelihood` may be; ``iwae-k`` stands for ``iwae-5`` and the like."""
+from multiobj_data.errors import DataError
+
+
+class PredictionError(DataError, ValueError):
+    """A model's answer is no valid `Prediction`; the message names the field."""
 
 
 def expect(name: str, array: Any, shape: Sequence[int | None], kinds: str = "") -> None:
@@ -155,12 +159,16 @@ class Prediction:
     Attributes:
         presence: float ``[B, S]`` in [0, 1], how sure the model is that a slot holds an object.
         count: whole numbers ``[B]``, the inferred number of objects.
-        masks: float ``[B, S', H, W]``, summing to 1 over S'.
+        masks: float ``[B, S', H, W]`` in [0, 1], summing to 1 over S'.
         background_slots: Which of the S' masks are background; empty if the model does not tell.
-        boxes: float ``[B, S, 4]``; slots with ``presence < 0.5`` are not scored.
+        boxes: float ``[B, S, 4]``, ``x0 <= x1`` and ``y0 <= y1``; slots with ``presence < 0.5`` are not
+            scored and may hold NaN.
         reconstruction: float ``[B, H, W, C]`` in [0, 1].
         log_likelihood: float ``[B]`` in nats.
         likelihood_kind: ``"exact"``, ``"elbo"`` or ``"iwae-5"`` and the like; required with `log_likelihood`.
+
+    Raises:
+        PredictionError: A field has the wrong type, shape or values; it is a ``ValueError`` too.
     """
 
     presence: Any = None
@@ -173,51 +181,59 @@ class Prediction:
     likelihood_kind: str | None = None
 
     def __post_init__(self) -> None:
+        try:
+            self._check_shapes()
+            self._check_ranges()
+            self._check_slots()
+            self._check_likelihood()
+        except ValueError as error:
+            raise PredictionError(str(error)) from None
+
+    def _check_shapes(self) -> None:
         given = self.arrays()
         if not given:
             raise ValueError("Prediction: expected at least one field, got none.")
-        b = len(next(iter(given.values())))
-        s = next(
-            (array.shape[1] for name in ("presence", "boxes") if (array := given.get(name)) is not None), None
-        )
-        shapes: dict[str, tuple[tuple[int | None, ...], str]] = {
-            "presence": ((b, s), "f"),
-            "count": ((b,), "iu"),
-            "masks": ((b, None, None, None), "f"),
-            "boxes": ((b, s, 4), "f"),
-            "reconstruction": ((b, None, None, None), "f"),
-            "log_likelihood": ((b,), "f"),
-        }
         for name, array in given.items():
-            expect(name, array, *shapes[name])
-        self._check_values()
+            expect(name, array, *_form(name))
+        b = len(next(iter(given.values())))
+        s = next((given[name].shape[1] for name in ("presence", "boxes") if name in given), None)
+        for name, array in given.items():
+            expect(name, array, *_form(name, b, s))
 
-    def _check_values(self) -> None:
-        tolerance = 1e-3
-        for name in ("presence", "reconstruction"):
+    def _check_ranges(self) -> None:
+        for name in ("presence", "masks", "reconstruction"):
             array = getattr(self, name)
-            if (
-                array is not None
-                and _size(array)
-                and not (array.min() >= -tolerance and array.max() <= 1 + tolerance)
-            ):
-                raise ValueError(
-                    f"{name}: expected values in [0, 1], got {float(array.min()):.4g}..{float(array.max()):.4g}."
-                )
+            if array is None or not _size(array):
+                continue
+            low, high = array.min().item(), array.max().item()
+            if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):
+                raise ValueError(f"{name}: expected values in [0, 1], got {low:.4g}..{high:.4g}.")
         if self.count is not None and _size(self.count) and self.count.min() < 0:
             raise ValueError(f"count: expected 0 or more, got {int(self.count.min())}.")
-        if self.masks is not None and _size(self.masks):
-            off = float(abs(self.masks.sum(1) - 1).max())
-            if not off <= tolerance:
-                raise ValueError(f"masks: expected to sum to 1 over slots, got sums off by up to {off:.3g}.")
-            if any(not 0 <= slot < self.masks.shape[1] for slot in self.background_slots):
+        if self.boxes is not None and bool((self.boxes[..., :2] > self.boxes[..., 2:]).any()):  # NaN: no box
+            raise ValueError("boxes: expected x0 <= x1 and y0 <= y1, got a box with its corners swapped.")
+
+    def _check_slots(self) -> None:
+        if self.masks is None:
+            if len(self.background_slots):
                 raise ValueError(
-                    f"background_slots: expected indices below {self.masks.shape[1]}, got {self.background_slots}."
+                    f"background_slots: expected none without masks, got {self.background_slots}."
                 )
+            return
+        off = abs(self.masks.sum(1) - 1).max().item() if _size(self.masks) else 0.0
+        if not off <= _TOLERANCE:
+            raise ValueError(f"masks: expected to sum to 1 over slots, got sums off by up to {off:.3g}.")
+        slots = self.masks.shape[1]
+        if any(not 0 <= slot < slots for slot in self.background_slots):
+            raise ValueError(
+                f"background_slots: expected indices below {slots}, got {self.background_slots}."
+            )
+
+    def _check_likelihood(self) -> None:
         kind = self.likelihood_kind
         if (kind is None) != (self.log_likelihood is None):
             raise ValueError("log_likelihood and likelihood_kind: expected both or neither.")
-        if kind is not None and kind not in LIKELIHOOD_KINDS and not kind.removeprefix("iwae-").isdigit():
+        if kind is not None and not re.fullmatch("exact|elbo|iwae-[0-9]+", str(kind)):
             raise ValueError(f"likelihood_kind: expected one of 'exact', 'elbo', 'iwae-<k>', got {kind!r}.")
 
     def arrays(self) -> dict[str, Any]:
@@ -231,6 +247,21 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays().values())))
+
+
+_TOLERANCE = 1e-3  # of values in [0, 1] and of masks' sums: what half precision leaves
+
+
+def _form(name: str, b: int | None = None, s: int | None = None) -> tuple[tuple[int | None, ...], str]:
+    """Return the shape and the dtype kinds of a field of `Prediction`; ``None`` stands for any size."""
+    return {
+        "presence": ((b, s), "f"),
+        "count": ((b,), "iu"),
+        "masks": ((b, None, None, None), "f"),
+        "boxes": ((b, s, 4), "f"),
+        "reconstruction": ((b, None, None, None), "f"),
+        "log_likelihood": ((b,), "f"),
+    }[name]
 
 
 def _size(array: Any) -> int:

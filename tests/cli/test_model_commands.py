@@ -91,6 +91,8 @@ def test_evaluate_draws_lost_test_data_again(mobj, data, tmp_path):
 
 def test_any_object_with_predict_is_evaluated_by_the_same_path(mobj, data, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.pt").touch()
     (tmp_path / "own_model.py").write_text(
         "import numpy as np\nfrom multiobj_data import Prediction\n"
         "class Two:\n"

@@ -30,7 +30,7 @@ def test_figures_do_not_depend_on_the_batches(oracle, truth, batches, rng, size)
     noisy = replace(
         truth,
         count=rng.integers(0, 5, 24),
-        boxes=(truth.boxes + rng.normal(size=truth.boxes.shape)).astype(np.float32),
+        boxes=(truth.boxes + rng.normal(size=(24, 3, 1))).astype(np.float32),
         log_likelihood=rng.normal(size=24),
     )
     whole, cut = (evaluate(oracle(noisy), batches(n)) for n in (24, size))
@@ -232,6 +232,57 @@ def test_answers_that_do_not_fit_name_the_model(batches, answer, says):
     with pytest.raises(DataError, match=says) as caught:
         evaluate(answer, batches(8), model="broken")
     assert "model 'broken'" in str(caught.value)
+
+
+def test_models_get_images_that_are_theirs(batches, scenes):
+    def paint(images):
+        images[:] = 255 - images
+        return Prediction(reconstruction=images / 255)
+
+    before = scenes.image.copy()
+    result = evaluate(paint, batches(8))
+    np.testing.assert_array_equal(scenes.image, before)
+    expected = ((255 - 2 * before.astype(float)) / 255) ** 2
+    assert result.metrics["mse"]["mean"] == pytest.approx(expected.mean())
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"count": [1] * 8}, "count: expected an array, got list"),
+        ({"count": 1}, "count: expected an array, got int"),
+        ({"count": np.int64(1)}, r"count: expected shape \[any\], got \[\]"),
+        ({"presence": np.ones(8)}, r"presence: expected shape \[any, any\], got \[8\]"),
+        ({"presence": [[1.0]] * 8}, "presence: expected an array, got list"),
+        (
+            {"masks": np.tile([[[-1.0]], [[2.0]]], (8, 1, 1, 1))},
+            r"masks: expected values in \[0, 1\], got -1..2",
+        ),
+        ({"boxes": np.tile([5.0, 0, 2, 3], (8, 1, 1))}, "boxes: expected x0 <= x1 and y0 <= y1"),
+        ({"boxes": torch.tensor([[[0.0, 3, 2, 1]]] * 8)}, "boxes: expected x0 <= x1 and y0 <= y1"),
+        (
+            {"count": np.ones(8, int), "background_slots": (0,)},
+            "background_slots: expected none without masks",
+        ),
+        ({"log_likelihood": np.zeros(8), "likelihood_kind": "7"}, "likelihood_kind: .* got '7'"),
+        ({"log_likelihood": np.zeros(8), "likelihood_kind": "iwae-"}, "likelihood_kind: .* got 'iwae-'"),
+        ({"log_likelihood": np.zeros(8), "likelihood_kind": 5}, "likelihood_kind: .* got 5"),
+    ],
+)
+def test_an_answer_that_is_no_prediction_names_the_model(batches, fields, says):
+    with pytest.raises(DataError, match=f"model 'broken': {says}"):
+        evaluate(lambda images: Prediction(**fields), batches(8), model="broken")
+
+
+@pytest.mark.parametrize("kind", ["exact", "elbo", "iwae-5", "iwae-5000"])
+def test_kinds_of_likelihood(kind):
+    assert Prediction(log_likelihood=np.zeros(2), likelihood_kind=kind).likelihood_kind == kind
+
+
+def test_slots_without_a_box_may_hold_nan():
+    boxes = np.full((1, 2, 4), np.nan)
+    boxes[0, 0] = 1, 2, 1, 5  # no width is a box too
+    assert len(Prediction(boxes=boxes)) == 1
 
 
 def test_a_model_must_answer_alike_in_every_batch(batches):

@@ -1,6 +1,7 @@
 """Prediction files: what is written is read, and what is damaged says so in one sentence."""
 
 import contextlib
+import errno
 import pickle
 from dataclasses import replace
 
@@ -23,7 +24,7 @@ def everything(rng):
         count=np.array([2, 0, 1, 2]),
         masks=np.moveaxis(masks, -1, 1),
         background_slots=(0,),
-        boxes=rng.random((4, 2, 4), dtype=np.float32),
+        boxes=np.sort(rng.random((4, 2, 4), dtype=np.float32), axis=-1),
         reconstruction=rng.random((4, 6, 5, 3), dtype=np.float32),
         log_likelihood=rng.normal(size=4),
         likelihood_kind="iwae-5",
@@ -231,6 +232,17 @@ def test_missing_and_foreign_files_are_refused(tmp_path):
     (tmp_path / "text.h5").write_text("not HDF5")
     with pytest.raises(DataError, match="cannot be read as HDF5"):
         PredictionFile(tmp_path / "text.h5")
+
+
+def test_a_file_that_one_may_not_read_says_so(path, monkeypatch):
+    """As under another user; root may read everything, so the refusal is played."""
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match="cannot be read: permission denied"):
+        PredictionFile(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

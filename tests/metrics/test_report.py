@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def result(oracle, truth, batches, rng):
-    boxes = (truth.boxes + rng.normal(size=truth.boxes.shape)).astype(np.float32)
+    boxes = (truth.boxes + rng.normal(size=(24, 3, 1))).astype(np.float32)
     noisy = replace(truth, boxes=boxes, count=rng.integers(0, 5, 24))
     return evaluate(oracle(noisy), batches(8), model="toy", dataset={"id": "toy-v1"}, examples=3)
 

@@ -1,0 +1,274 @@
+"""`mobj evaluate` with models that misbehave, damaged data, and results that cannot be written."""
+
+import errno
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from multiobj_data import Prediction
+from multiobj_data.loading import batches, open_dataset
+from multiobj_data.predictions import write_predictions
+from multiobj_data.shards import ImageLayout
+
+N = 40
+
+MODELS = """
+import sys
+import numpy as np
+from multiobj_data import Prediction
+
+def model(predict):
+    return lambda checkpoint, device: predict
+
+@model
+def good(images):
+    return Prediction(count=np.full(len(images), 2))
+
+@model
+def writes_on_images(images):
+    images[:] = 0
+    return Prediction(reconstruction=images.astype(np.float32))
+
+@model
+def talks(images):
+    print("a line from predict")
+    return Prediction(count=np.full(len(images), 2))
+
+@model
+def fails(images):
+    raise RuntimeError("boom")
+
+@model
+def lists(images):
+    return Prediction(count=[2] * len(images))
+
+@model
+def scalar(images):
+    return Prediction(count=2)
+
+@model
+def sure(images):
+    return Prediction(presence=np.full((len(images), 1), 7.0))
+
+def talks_when_loaded(checkpoint, device):
+    print("a line from the loader")
+    return good(checkpoint, device)
+
+def fails_when_loaded(checkpoint, device):
+    raise KeyError("state_dict")
+
+def exits(checkpoint, device):
+    sys.exit("goodbye")
+
+def none(checkpoint, device):
+    return None
+
+number = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    from multiobj_data.generation import generate
+    from multiobj_data.plan import Plan
+
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    generate(Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 20, "test": N}), folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A current folder with a module of models; it is on no search path, as under a console script."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    for name in ("house_models", "broken_models", "needy_models"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / "house_models.py").write_text(MODELS)
+    (tmp_path / "broken_models.py").write_text("def load(:\n")
+    (tmp_path / "needy_models.py").write_text("import a_package_that_nobody_has\n")
+    yield tmp_path
+    for name in ("house_models", "broken_models", "needy_models"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def score(mobj, data, here):
+    """Evaluate a model of the current folder."""
+
+    def run(name, *arguments):
+        return mobj(
+            "evaluate", "--model", f"house_models:{name}", "--data", data, "--device", "cpu", *arguments
+        )
+
+    return run
+
+
+def test_a_module_in_the_current_folder_is_found(score):
+    result = score("good", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["metrics"]["count_accuracy"]["n"] == N
+
+
+def test_a_model_cannot_change_the_truth(score, data):
+    result = score("writes_on_images", "--json")
+    truth = open_dataset(data, "test").scenes(np.arange(N)).image / 255
+    expected = (truth**2).mean()
+    assert json.loads(result.out)["metrics"]["mse"]["mean"] == pytest.approx(expected)
+    assert expected > 0
+
+
+@pytest.mark.parametrize("name", ["talks", "talks_when_loaded"])
+def test_what_a_model_prints_goes_to_stderr(score, name):
+    result = score(name, "--json")
+    assert json.loads(result.out)["schema_version"] == 1
+    assert "a line from" in result.err
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "says"),
+    [
+        ("house_models:fails", 1, "model house_models:fails raised RuntimeError: boom (*house_models.py:25)"),
+        (
+            "house_models:fails_when_loaded",
+            1,
+            "model house_models:fails_when_loaded raised KeyError: 'state_dict'",
+        ),
+        ("house_models:exits", 1, "model house_models:exits raised SystemExit: goodbye"),
+        ("broken_models:load", 1, "model broken_models:load raised SyntaxError"),
+        ("needy_models:load", 1, "raised ModuleNotFoundError: No module named 'a_package_that_nobody_has'"),
+        ("house_models:lists", 3, "model 'house_models:lists': count: expected an array, got list"),
+        ("house_models:scalar", 3, "model 'house_models:scalar': count: expected an array, got int"),
+        ("house_models:sure", 3, "model 'house_models:sure': presence: expected values in [0, 1], got 7..7"),
+        ("house_models:none", 2, "an object with predict(images), got NoneType"),
+        ("house_models:number", 2, "expected loader(checkpoint, device), got int"),
+        ("air", 2, "give its checkpoint: mobj evaluate CHECKPOINT"),
+        ("reference_models.air:AIR", 2, "give its checkpoint: mobj evaluate CHECKPOINT"),
+        (":x", 2, "expected package.module:attribute, got ':x'"),
+        ("..:good", 2, "expected package.module:attribute, got '..:good'"),
+        ("house_models:", 2, "expected package.module:attribute, got 'house_models:'"),
+    ],
+)
+def test_bad_models_get_one_sentence_that_names_them(mobj, data, here, model, code, says):
+    result = mobj("evaluate", "--model", model, "--data", data, "--device", "cpu")
+    assert result.code == code, result.err
+    assert len(result.err.strip().splitlines()) == 1
+    start, _, end = says.partition("*")
+    assert start in result.err
+    assert end in result.err
+    assert result.out == ""
+
+
+def test_the_traceback_is_shown_on_demand(score, monkeypatch):
+    assert "Traceback" not in score("fails").err
+    monkeypatch.setenv("MOBJ_DEBUG", "1")
+    result = score("fails")
+    assert result.code == 1
+    assert "Traceback" in result.err
+    assert 'raise RuntimeError("boom")' in result.err
+
+
+def test_a_checkpoint_that_is_not_there_is_missing_data(score):
+    result = score("good", "--checkpoint", "nowhere.pt")
+    assert result.code == 3
+    assert "nowhere.pt: expected a file or folder" in result.err
+
+
+def test_a_checkpoint_with_nan_weights_is_damaged_data(mobj, data, here):
+    from reference_models.checkpoints import Checkpoint, build_model, save_checkpoint
+
+    model = build_model("air", {"lstm_size": 8, "hidden_size": 8}, (50, 50, 1), seed=0)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    reference = open_dataset(data, "train").reference
+    save_checkpoint(here / "nan.pt", Checkpoint("air", model, reference, step=1, seed=0))
+    result = mobj("evaluate", here / "nan.pt", "--device", "cpu")
+    assert result.code == 3
+    assert "nan.pt: expected finite weights" in result.err
+
+
+def test_damaged_scenes_are_not_scored(mobj, data, here):
+    copy = shutil.copytree(data, here / "copy")
+    shard = next(copy.glob("test-*.h5"))
+    content = bytearray(shard.read_bytes())
+    content[ImageLayout.of(shard).offset] ^= 255  # one pixel: the file still opens
+    shard.write_bytes(content)
+    arguments = ("evaluate", "--model", "house_models:good", "--data", copy, "--device", "cpu")
+    result = mobj(*arguments)
+    assert result.code == 4
+    assert f"{shard}: expected the bytes that the manifest records" in result.err
+    assert f"run `mobj verify --repair {copy}`" in result.err
+    assert mobj("verify", "--repair", copy).code == 0
+    assert mobj(*arguments).code == 0
+
+
+def test_part_of_a_split_does_not_replace_the_whole(score, here):
+    assert score("good").code == 0
+    whole = here / "house_models-good-evaluation-test" / "evaluation.json"
+    before = whole.read_bytes()
+    assert score("good", "--limit", 5).code == 0
+    assert whole.read_bytes() == before
+    part = json.loads((here / "house_models-good-evaluation-test-first-5" / "evaluation.json").read_text())
+    assert part["protocol"]["images"] == 5
+    assert score("good", "--limit", N).code == 0  # all of it is the whole
+    assert json.loads(whole.read_text())["protocol"]["limit"] == N
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--per-image", "scores.txt"), 2, "ends in .csv"),
+        (("--per-image", "nowhere/scores.csv"), 2, "nowhere is none"),
+        (("--out", "a_file"), 1, "a file is in the way"),
+    ],
+)
+def test_places_that_cannot_be_written_are_found_before_scoring(score, here, arguments, code, says):
+    (here / "a_file").touch()
+    result = score("talks", *arguments)
+    assert result.code == code
+    assert says in result.err
+    assert "a line from predict" not in result.err
+
+
+@pytest.mark.parametrize("arguments", [("--out", "out"), ("--per-image", "scores.csv")])
+def test_folders_that_one_may_not_write_are_found_before_scoring(score, monkeypatch, arguments):
+    """As under another user; root may write everywhere, so the refusal is played."""
+
+    def refuse(**options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    result = score("talks", *arguments)
+    assert result.code == 1
+    assert "Permission denied; choose another folder." in result.err
+    assert "a line from predict" not in result.err
+
+
+def test_a_table_is_printed_even_if_its_files_cannot_be_written(score, here):
+    assert score("good", "--out", "out").code == 0
+    before = (here / "out" / "evaluation.json").read_bytes()
+    (here / "out" / "report.html").unlink()
+    (here / "out" / "report.html").mkdir()  # cannot be replaced by a file, by nobody
+    result = score("good", "--out", "out", "--limit", 5)
+    assert result.code == 1
+    assert "report.html" in result.err
+    assert "count_accuracy" in result.out
+    assert (here / "out" / "evaluation.json").read_bytes() == before
+    assert {path.name for path in (here / "out").iterdir()} == {"evaluation.json", "report.html"}
+
+
+def test_a_metric_without_values_shows_a_dash(mobj, data, here):
+    truth = open_dataset(data, "test")
+    empty = (
+        (index, Prediction(log_likelihood=np.full(len(scenes), np.nan), likelihood_kind="elbo"))
+        for index, scenes in batches(truth, 16)
+    )
+    write_predictions(here / "p.h5", empty)
+    result = mobj("evaluate", "--predictions", here / "p.h5", "--data", data)
+    line = next(line for line in result.out.splitlines() if line.startswith("log_likelihood_nats"))
+    assert line.split() == ["log_likelihood_nats", "–", "–", "0", str(N)]
+    assert "nan" not in result.out
