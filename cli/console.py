@@ -16,6 +16,8 @@ import click
 from multiobj_data.errors import MobjError, UsageError
 
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
+_MOST_SEEDS = 1000
+_LARGEST_SEED = 2**32 - 1
 
 
 class InterruptedRunError(MobjError):
@@ -158,11 +160,13 @@ def parse_seeds(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if parts and parts[-1] == "" and len(parts) > 1:
         parts.pop()
-    if not all(part.isdigit() for part in parts) or ("," not in text and int(text) < 1):
+    least, most = (0, _LARGEST_SEED) if "," in text else (1, _MOST_SEEDS)
+    seeds = [int(part) for part in parts if part.isdecimal() and len(part) <= len(str(most))]
+    if len(seeds) < len(parts) or not all(least <= seed <= most for seed in seeds):
         raise UsageError(
-            f"--seeds: expected a number of seeds such as 3, or a list such as 0,1,2 or 7,; got {text!r}."
+            f"--seeds: expected a number of seeds such as 3 (at most {_MOST_SEEDS:,}), or a list such as 0,1,2 "
+            f"or 7, (seeds up to {_LARGEST_SEED:,}); got {text[:40]!r}."
         )
-    seeds = [int(part) for part in parts]
     if "," not in text:
         return list(range(seeds[0]))
     if len(set(seeds)) < len(seeds):

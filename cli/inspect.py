@@ -70,18 +70,18 @@ def _field(name: str, item: Any) -> dict[str, str]:
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
-    from reference_models.checkpoints import load_checkpoint
+    from reference_models.checkpoints import read_checkpoint
 
-    checkpoint = load_checkpoint(path)
-    manifest = checkpoint.data.get("manifest", {})
+    content = read_checkpoint(path)
+    manifest = content["data"].get("manifest", {})
     return {
-        "model": checkpoint.model_id,
-        "steps": checkpoint.step,
-        "seed": checkpoint.seed,
-        "image shape": list(checkpoint.image_shape),
-        "parameters": sum(parameter.numel() for parameter in checkpoint.model.parameters()),
-        "settings": checkpoint.config,
-        "trained on": ", ".join(map(str, (manifest.get("dataset"), checkpoint.data.get("folder")))),
+        "model": content["model_id"],
+        "steps": content["step"],
+        "seed": content["seed"],
+        "image shape": content["image_shape"],
+        "weights": sum(weights.numel() for weights in content["weights"].values()),
+        "settings": content["config"],
+        "trained on": ", ".join(map(str, (manifest.get("dataset"), content["data"].get("folder")))),
     }
 
 

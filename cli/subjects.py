@@ -47,24 +47,25 @@ def find_subject(checkpoint: str | None, options: dict[str, Any]) -> Subject:
     """
     from multiobj_data.errors import UsageError
 
-    chosen = [what for what in (checkpoint, options["model"], options["predictions"]) if what]
-    if len(chosen) != 1:
+    model, predictions = options["model"], options["predictions"]
+    if not (checkpoint or model or predictions) or (predictions and (checkpoint or model)):
         raise UsageError(
-            "give one of: a CHECKPOINT of `mobj train`, --model MODULE:LOADER, or --predictions FILE."
+            "give one of: a CHECKPOINT of `mobj train` (with --model MODULE:CLASS if the model is your own), "
+            "--model MODULE:LOADER, or --predictions FILE."
         )
     if not checkpoint and not options["data"]:
         raise UsageError("which data? Give --data DIR; only checkpoints of `mobj train` know theirs.")
-    if options["predictions"]:
+    if predictions:
         from multiobj_data.predictions import PredictionFile
 
-        path = Path(options["predictions"])
+        path = Path(predictions)
         return Subject(PredictionFile(path), path.name, None, path.with_name(path.stem + "-evaluation"))
     from reference_models.training import resolve_device
 
     device = resolve_device(options["device"])
-    if options["model"]:
-        return _own_model(options["model"], options["weights"], str(device))
-    return _trained_model(Path(chosen[0]), device)
+    if checkpoint:
+        return _trained_model(Path(checkpoint), device, trusted=(model,) if model else ())
+    return _own_model(model, options["weights"], str(device))
 
 
 def _own_model(name: str, weights: str | None, device: str) -> Subject:
@@ -94,11 +95,11 @@ def _own_model(name: str, weights: str | None, device: str) -> Subject:
     )
 
 
-def _trained_model(path: Path, device: Any) -> Subject:
+def _trained_model(path: Path, device: Any, trusted: tuple[str, ...]) -> Subject:
     from multiobj_data.errors import DataError
     from reference_models.checkpoints import load_checkpoint
 
-    loaded = load_checkpoint(path, device)
+    loaded = load_checkpoint(path, device, trusted)
     if not all(bool(weights.isfinite().all()) for weights in loaded.model.parameters()):
         raise DataError(f"{path}: expected finite weights, some are NaN or infinite; train the model again.")
     name = f"{loaded.model_id}, seed {loaded.seed}, {loaded.step:,} steps"

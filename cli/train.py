@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -16,6 +18,7 @@ from cli.console import (
     say,
     start_logging,
 )
+from multiobj_data.errors import MobjError, UsageError
 
 
 @click.command("train", short_help="Train a model, over several seeds.")
@@ -102,22 +105,36 @@ def train_command(model: str, **options: Any) -> None:
     validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
     _set_threads(options["threads"])
     out = options["out"] or f"runs/{model.replace(':', '-')}"
-    results = []
+    results: dict[int, Any] = {}
+    failed: dict[int, str] = {}
     with resumable(same_command("--resume")):
         for seed in seeds:
-            results.append(_train_one(model, source, validation, out, seed, settings, options))
-    _print_results(results, options["as_json"])
+            try:
+                results[seed] = _train_one(model, source, validation, out, seed, settings, options)
+            except MobjError as error:
+                if len(seeds) == 1 or (isinstance(error, UsageError) and seed == seeds[0]):
+                    raise  # there are no others, or they would be refused as well
+                failed[seed] = str(error)
+                say(f"seed {seed} failed: {error}")
+    _print_results(
+        model, results, failed, None if validation is None else validation.split, options["as_json"]
+    )
+    if failed:
+        raise MobjError(f"{len(failed)} of {len(seeds)} seeds failed: {', '.join(map(str, failed))}.")
 
 
 def _validation(folder: str, split: str, splits: Any) -> Any:
     from multiobj_data.loading import open_dataset
+    from reference_models.runs import VALIDATION_SCENES
 
-    if split != "auto":
-        return open_dataset(folder, split)
-    found = next((name for name in ("val", "test") if name in splits), None)
+    found = next((name for name in ("val", "test") if name in splits), None) if split == "auto" else split
     if found is None:
         say("the data set has neither val nor test split: no live count accuracy.")
-    return open_dataset(folder, found) if found else None
+        return None
+    source = open_dataset(folder, found)
+    n = min(len(source), VALIDATION_SCENES)
+    say(f"live count accuracy: on the first {n:,} scenes of the {found} split.")
+    return source
 
 
 def _set_threads(threads: int | None) -> None:
@@ -143,7 +160,7 @@ def _train_one(
             if state.warning:
                 say(f"WARNING: seed {seed}: {state.warning}")
 
-        return train(
+        result = train(
             model,
             source,
             out,
@@ -158,6 +175,9 @@ def _train_one(
             evaluate_every=options["evaluate_every"],
             on_progress=show,
         )
+    if done == 0:
+        say(f"seed {seed}: nothing to do, {result.steps:,} steps are done; ask for more with --steps.")
+    return result
 
 
 def _note(record: dict[str, Any]) -> str:
@@ -167,38 +187,51 @@ def _note(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _print_results(results: list[Any], as_json: bool) -> None:
+def _print_results(
+    model: str, results: Mapping[int, Any], failed: Mapping[int, str], split: str | None, as_json: bool
+) -> None:
+    judged = [result.collapsed for result in results.values() if result.collapsed is not None]
+    good = judged.count(False)
     if as_json:
-        rows = [
-            {
-                "seed": result.seed,
-                "steps": result.steps,
-                "seconds": result.seconds,
-                "count_accuracy": result.count_accuracy,
-                "collapsed": result.collapsed,
-                "checkpoint": str(result.checkpoint),
-            }
-            for result in results
-        ]
         emit_json(
-            {"schema_version": 1, "seeds": rows, "not_collapsed": sum(not r.collapsed for r in results)}
+            {
+                "schema_version": 1,
+                "validation_split": split,
+                "seeds": [_row(result) for result in results.values()],
+                "failed": [{"seed": seed, "error": error} for seed, error in failed.items()],
+                "not_collapsed": good if judged else None,
+            }
         )
         return
-    emit_table(
-        [
-            (
-                str(result.seed),
-                f"{result.steps:,}",
-                f"{result.seconds:.0f}",
-                "-" if result.count_accuracy is None else f"{result.count_accuracy:.4f}",
-                "COLLAPSED" if result.collapsed else "",
-                str(result.checkpoint),
-            )
-            for result in results
-        ],
-        ("seed", "steps", "seconds", "count accuracy (live)", "", "checkpoint"),
+    cells = {seed: _cells(result) for seed, result in results.items()}
+    cells |= {seed: (str(seed), "", "", "", "FAILED", "") for seed in failed}
+    live = f"count accuracy (live, {split})" if split else "count accuracy (live)"
+    emit_table([cells[seed] for seed in sorted(cells)], ("seed", "steps", "seconds", live, "", "checkpoint"))
+    if judged:
+        click.echo(f"{good} of {len(judged)} seeds did not collapse.")
+    if results:
+        click.echo(f"score a checkpoint with: {_evaluate(model, next(iter(results.values())).checkpoint)}")
+
+
+def _row(result: Any) -> dict[str, Any]:
+    return {**vars(result), "checkpoint": str(result.checkpoint)}
+
+
+def _cells(result: Any) -> tuple[str, ...]:
+    from reference_models.runs import WARM_UP
+
+    unjudged = f"collapse: not judged before step {WARM_UP:,}" if result.steps < WARM_UP else ""
+    verdict = {True: "COLLAPSED", False: "", None: unjudged}
+    return (
+        str(result.seed),
+        f"{result.steps:,}",
+        f"{result.seconds:.0f}",
+        "-" if result.count_accuracy is None else f"{result.count_accuracy:.4f}",
+        verdict[result.collapsed],
+        str(result.checkpoint),
     )
-    good = sum(not result.collapsed for result in results)
-    click.echo(
-        f"{good} of {len(results)} seeds did not collapse; score them with: mobj evaluate {results[0].checkpoint}"
-    )
+
+
+def _evaluate(model: str, checkpoint: Any) -> str:
+    own = ["--model", model] if ":" in model else []  # a file alone may not name code to run
+    return shlex.join(["mobj", "evaluate", str(checkpoint), *own])

@@ -15,10 +15,11 @@ from multiobj_data.errors import DataError, MobjError, UsageError
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], advice: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` once its content is on the disk.
 
-    After an error, the temporary file is removed and what was at ``path`` is still there.
+    After an error, the temporary file is removed and what was at ``path`` is still there. For ``advice`` see
+    `explain_os_errors`.
 
     Raises:
         UsageError: If the folder does not exist.
@@ -28,7 +29,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not path.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder, {path.parent} is none; create it first.")
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with explain_os_errors(path):
+    with explain_os_errors(path, advice):
         try:
             yield temporary
             with open(temporary, "rb+") as file:
@@ -38,32 +39,39 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, advice: str | None = None) -> None:
     """Write a whole file; see `replacing`."""
-    with replacing(path) as temporary:
+    with replacing(path, advice) as temporary:
         temporary.write_bytes(content)
 
 
 @contextmanager
-def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` about ``path`` into one clear sentence."""
+def explain_os_errors(path: Path, advice: str | None = None) -> Iterator[None]:
+    """Turn an ``OSError`` about ``path`` into one clear sentence.
+
+    Args:
+        path: What is written.
+        advice: What to do next, where neither the same command again nor another ``--out`` is the answer.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise MobjError(
-                f"no space left on the disk while writing {path}; free some and run the same command again, "
-                "it continues where it stopped."
+                f"no space left on the disk while writing {path}; "
+                + (advice or "free some and run the same command again, it continues where it stopped.")
             ) from error
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             raise MobjError(
-                f"cannot write to {path.parent}: {error.strerror}; choose another --out."
+                f"cannot write to {path.parent}: {error.strerror}; {advice or 'choose another --out.'}"
             ) from error
         if isinstance(error, IsADirectoryError):
             raise MobjError(f"cannot write {path}: a folder is in the way; move it away.") from error
         if isinstance(error, FileExistsError | NotADirectoryError):
             raise MobjError(f"cannot create {path}: a file is in the way; choose another --out.") from error
-        raise MobjError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise MobjError(
+            f"cannot write {path}: {error.strerror or error}" + (f"; {advice}" if advice else ".")
+        ) from error
 
 
 def make_folder(path: Path) -> None:

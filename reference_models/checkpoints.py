@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
+import struct
+import sys
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,10 @@ from typing import Any
 import torch
 
 from multiobj_data import plugins
-from multiobj_data.errors import DataError, UsageError
+from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import write_atomically
 from reference_models.base import ImageShape, SceneModel
+from reference_models.recording import RESUME
 
 SCHEMA = 1
 """Version of what a checkpoint holds; a reader refuses any other."""
@@ -35,6 +40,21 @@ _FIELDS = {
     "weights": dict,
     "extras": dict,
 }
+
+_REFERENCE = {"folder": str, "split": str, "manifest": dict, "identity": dict}
+"""Type of what the data's reference may hold."""
+
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    LookupError,
+    EOFError,
+    ValueError,
+    AttributeError,
+)
+"""What the readers of zip files and of tensors raise where a file is damaged."""
 
 
 @dataclass(frozen=True)
@@ -102,31 +122,32 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     }
     buffer = io.BytesIO()
     torch.save(content, buffer)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), RESUME)
 
 
-def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+def load_checkpoint(
+    path: str | Path, device: torch.device | str = "cpu", trusted: Collection[str] = ()
+) -> Checkpoint:
     """Read a checkpoint and rebuild its model.
+
+    Reading a file imports nothing that only the file names: a model is built if it is built-in, installed
+    (an entry point), or a ``module:Class`` that is imported already or trusted.
 
     Args:
         path: The file.
-        device: Where the model and the saved tensors go.
+        device: Where the model goes; the other tensors stay on the CPU.
+        trusted: Ids ``module:Class`` that may be imported, because the user gave them himself.
 
     Raises:
         DataError: There is no such file, it is no checkpoint, it is damaged, or its weights do not fit.
+        UsageError: Its model is code of somebody's own that is neither imported nor trusted.
+        MobjError: There is not enough memory for the model.
     """
-    content = _read(Path(path), device)
-    height, width, channels = content["image_shape"]
-    try:
-        model = build_model(content["model_id"], content["config"], (height, width, channels), seed=0)
-        model.to(device).load_state_dict(content["weights"])
-    except UsageError as error:
-        raise DataError(f"{path}: the checkpoint's model cannot be built: {error}") from error
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: the weights are not those of a {content['model_id']!r}: {error}") from error
+    content = read_checkpoint(path)
+    _refuse_foreign(path, content["model_id"], trusted)
     return Checkpoint(
         model_id=content["model_id"],
-        model=model.eval(),
+        model=_rebuild(path, content, device).eval(),
         data=content["data"],
         step=content["step"],
         seed=content["seed"],
@@ -134,28 +155,97 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> Che
     )
 
 
-def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such checkpoint; give the path of a checkpoint.pt.")
-    if not zipfile.is_zipfile(path):  # what torch.save writes; its older formats are not read at all
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what a checkpoint holds, by name, without building its model; tensors are on the CPU.
+
+    Raises:
+        DataError: There is no such file, it is no checkpoint, or it is damaged.
+    """
+    try:
+        file = io.BytesIO(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such checkpoint; give the path of a checkpoint.pt.") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: is a folder; give the path of a checkpoint.pt in it.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+    content = _unpack(path, file)
+    _check(path, content)
+    return content
+
+
+def _unpack(path: str | Path, file: io.BytesIO) -> Any:
+    if not zipfile.is_zipfile(file):  # what torch.save writes; its older formats are not read at all
         raise DataError(
             f"{path}: is no checkpoint, or was cut short; copy it anew or train with `mobj train`."
         )
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}.") from error
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # torch.load does not compare the checksums
+        if damaged is None:
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(f"{path}: is no checkpoint: it holds more than tensors and plain values.") from error
-    except (RuntimeError, LookupError, EOFError, ValueError, AttributeError) as error:
+    except _DAMAGE as error:
         raise DataError(f"{path}: is no checkpoint, or is damaged; copy it anew.") from error
+    raise DataError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy it anew.")
+
+
+def _check(path: str | Path, content: Any) -> None:
     if not isinstance(content, dict) or content.keys() != _FIELDS.keys():
         raise DataError(f"{path}: is no checkpoint of this toolkit; train a model with `mobj train`.")
     if content["schema"] != SCHEMA:
         raise DataError(f"{path}: has schema {content['schema']}, this version reads {SCHEMA}; train anew.")
-    for name, kind in _FIELDS.items():
-        if not isinstance(content[name], kind):
-            raise DataError(f"{path}: is damaged: {name} should be a {kind.__name__}.")
-    if len(content["image_shape"]) != 3:
-        raise DataError(f"{path}: is damaged: image_shape should be three numbers.")
-    return content
+    reference = content["data"] if isinstance(content["data"], dict) else {}
+    present = {name: kind for name, kind in _REFERENCE.items() if name in reference}
+    for values, kinds in ((content, _FIELDS), (reference, present)):
+        for name, kind in kinds.items():
+            if not isinstance(values[name], kind):
+                raise DataError(f"{path}: is damaged: {name} should be a {kind.__name__}; copy it anew.")
+    sizes = content["image_shape"]
+    if len(sizes) != 3 or not all(isinstance(size, int) and size > 0 for size in sizes):
+        raise DataError(f"{path}: is damaged: image_shape should be three numbers, is {sizes}; copy it anew.")
+    name = content["model_id"]
+    if ":" in name and not re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        raise DataError(
+            f"{path}: is damaged: model_id should be a name or module:Class, is {name!r}; copy it anew."
+        )
+
+
+def _refuse_foreign(path: str | Path, model_id: str, trusted: Collection[str]) -> None:
+    module, colon, _ = model_id.partition(":")
+    if colon and model_id not in trusted and module not in sys.modules:
+        raise UsageError(
+            f"{path}: its model is {model_id}, code that is not of this toolkit and that loading would run; "
+            f"if you trust it, name it yourself: --model {model_id}."
+        )
+
+
+def _rebuild(path: str | Path, content: dict[str, Any], device: torch.device | str) -> SceneModel:
+    height, width, channels = content["image_shape"]
+    try:
+        model = build_model(content["model_id"], content["config"], (height, width, channels), seed=0)
+        model = model.to(device)
+    except (UsageError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: the checkpoint's model cannot be built: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # what torch raises where it cannot allocate
+        reason = str(error).partition("\n")[0]
+        raise MobjError(f"{path}: the checkpoint's model cannot be put on {device}: {reason}") from error
+    _refuse_other_weights(path, model, content)
+    model.load_state_dict(content["weights"])
+    return model
+
+
+def _refuse_other_weights(path: str | Path, model: SceneModel, content: dict[str, Any]) -> None:
+    expected, found = (
+        {name: getattr(weight, "shape", None) for name, weight in weights.items()}
+        for weights in (model.state_dict(), content["weights"])
+    )
+    wrong = [name for name in expected | found if expected.get(name, ...) != found.get(name, ...)]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise DataError(
+            f"{path}: the weights are not those of a {content['model_id']!r}: {', '.join(map(str, wrong[:3]))}"
+            f"{more} are missing, unknown or of another shape; train anew."
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from multiobj_data.errors import MobjError, UsageError
+from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.loading import SceneSource
 from reference_models.base import SceneModel
 from reference_models.batches import Batches, noise_generator
@@ -34,7 +34,8 @@ class TrainingResult:
         steps: Steps done.
         seconds: Time spent, over all sessions of the run.
         count_accuracy: On the validation scenes, at the end; ``None`` without validation data.
-        collapsed: Whether the model calls every validation scene empty, or every one full.
+        collapsed: Whether the model calls every validation scene empty, or every one full; ``None`` if that
+            was not judged: before step `WARM_UP`, without validation data, or of a model that does not count.
         checkpoint: The file.
     """
 
@@ -42,8 +43,19 @@ class TrainingResult:
     steps: int
     seconds: float
     count_accuracy: float | None
-    collapsed: bool
+    collapsed: bool | None
     checkpoint: Path
+
+
+_STATE = {
+    "batch_size": int,
+    "optimiser": dict,
+    "seconds": float,
+    "count_accuracy": float | None,
+    "collapsed": bool | None,
+    "sums": dict,
+}
+"""What a run saves beside the model: name -> type."""
 
 
 class Run:
@@ -53,12 +65,13 @@ class Run:
         model_id: The model's name.
         model: The model, on the device of the batches.
         batches: Training data.
-        folder: Where the run's files are.
+        folder: Where the run's files are; it exists, and no other process writes to it.
         validation: Data with truth for the live count accuracy.
         resume: Go on from the checkpoint if there is one.
 
     Raises:
         UsageError: There is a checkpoint, and it is not to be resumed or is of another run.
+        DataError: The checkpoint or the log is damaged.
     """
 
     def __init__(
@@ -77,7 +90,7 @@ class Run:
         self._first_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.step, self.seconds = 0, 0.0
         self.count_accuracy: float | None = None
-        self.collapsed = False
+        self.collapsed: bool | None = None
         self.sums: dict[str, float] = {}
         if self.path.exists():
             self._load(resume)
@@ -100,13 +113,14 @@ class Run:
         )
         self._set_learning_rate(step)
         self.optimiser.zero_grad()
-        loss.total.backward()
+        total = loss.total
+        total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.model.config.gradient_clip)
-        total, norm, *means = torch.cat([torch.stack([loss.total.detach(), norm]), loss.means()]).tolist()
-        self._refuse_infinite(step, loss=total, gradient=norm)
+        mean, length, *means = torch.cat([torch.stack([total.detach(), norm]), loss.means()]).tolist()
+        self._refuse_infinite(step, loss=mean, gradient=length)
         self.optimiser.step()
         self.step = step
-        for name, value in zip(("total", *loss.terms), (total, *means), strict=True):
+        for name, value in zip(("total", *loss.terms), (mean, *means), strict=True):
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.sums["steps"] = self.sums.get("steps", 0.0) + 1
 
@@ -158,7 +172,9 @@ class Run:
         self.count_accuracy = float(np.mean(prediction.count == truth))
         full = None if prediction.presence is None else prediction.presence.shape[1]
         stuck = [n for n in (0, full) if np.all(prediction.count == n) and not np.all(truth == n)]
-        was_collapsed, self.collapsed = self.collapsed, bool(stuck) and self.step >= WARM_UP
+        if self.step < WARM_UP:
+            return
+        was_collapsed, self.collapsed = self.collapsed, bool(stuck)
         if self.collapsed and not was_collapsed:
             self._warning = f"the model has collapsed: it counts {stuck[0]} objects in every image."
             self.log.write({"step": self.step, "warning": self._warning})
@@ -199,13 +215,28 @@ class Run:
             raise UsageError(
                 f"{self.path.parent} holds a run already; go on with --resume, or give another --out."
             )
-        saved = load_checkpoint(self.path, self.batches.device)
+        saved = load_checkpoint(self.path, self.batches.device, trusted=(self.model_id,))
+        for name, kind in _STATE.items():
+            if not isinstance(saved.extras.get(name, ...), kind):
+                raise DataError(
+                    f"{self.path}: has no {name.replace('_', ' ')} to go on from; it can be evaluated, but not "
+                    "resumed: train anew with another --out."
+                )
         self._refuse_other(saved)
         self.model.load_state_dict(saved.model.state_dict())
-        self.optimiser.load_state_dict(saved.extras["optimiser"])
+        self._load_optimiser(saved.extras["optimiser"])
         self.step, self.seconds = saved.step, saved.extras["seconds"]
         self.count_accuracy, self.collapsed = saved.extras["count_accuracy"], saved.extras["collapsed"]
         self.sums = dict(saved.extras["sums"])
+
+    def _load_optimiser(self, state: dict[str, Any]) -> None:
+        try:
+            self.optimiser.load_state_dict(state)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"{self.path}: the optimiser's state is not that of a {self.model_id!r}; train anew with "
+                "another --out."
+            ) from error
 
     def _refuse_other(self, saved: Checkpoint) -> None:
         this = Checkpoint(

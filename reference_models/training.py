@@ -17,11 +17,19 @@ from typing import Any
 import torch
 
 from multiobj_data.errors import UsageError
+from multiobj_data.files import make_folder
+from multiobj_data.journal import hold_lock
 from multiobj_data.loading import SceneSource
 from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
 from reference_models.recording import Record
 from reference_models.runs import Run, TrainingResult
+
+_STOPPING: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+"""The signals that ask a run to stop, and their handlers as long as nobody has set another."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,10 @@ def train(
 
     Raises:
         UsageError: Malformed settings; a run is already there; or it is to be resumed with other settings.
-        MobjError: The loss or the gradient is not finite, or a file cannot be written.
-        KeyboardInterrupt: Passed on, after a checkpoint.
+        DataError: The checkpoint or the log to resume from is damaged.
+        MobjError: The loss or the gradient is not finite, a file cannot be written, or another process trains
+            in the same folder.
+        KeyboardInterrupt: On Ctrl-C, and on SIGTERM as clusters send it: after a checkpoint.
     """
     counts = {"steps": steps, "checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every}
     for name, value in counts.items():
@@ -85,23 +95,26 @@ def train(
             raise UsageError(f"train: {name} must be at least 1, got {value}.")
     batches = Batches(source, batch_size, seed, resolve_device(device))
     model = build_model(model_id, config or {}, source.image_shape, seed).to(batches.device)
-    run = Run(model_id, model, batches, Path(out) / f"seed-{seed}", validation, resume=resume)
-    try:
-        with _deferred_interrupt() as interrupted:
-            while run.step < steps:
-                run.advance()
-                last = run.step == steps
-                record = run.evaluate() if last or run.step % evaluate_every == 0 else None
-                if last or run.step % checkpoint_every == 0:
-                    run.save()
-                on_progress(Progress(run.step, steps, record, run.new_warning()))
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        run.save()
-        raise
-    finally:
-        run.log.close()
+    folder = Path(out) / f"seed-{seed}"
+    make_folder(folder)
+    with hold_lock(folder, (0, 1)):
+        run = Run(model_id, model, batches, folder, validation, resume=resume)
+        try:
+            with _deferred_interrupt() as interrupted:
+                while run.step < steps:
+                    run.advance()
+                    last = run.step == steps
+                    record = run.evaluate() if last or run.step % evaluate_every == 0 else None
+                    if last or run.step % checkpoint_every == 0:
+                        run.save()
+                    on_progress(Progress(run.step, steps, record, run.new_warning()))
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            run.save()
+            raise
+        finally:
+            run.log.close()
     return run.result()
 
 
@@ -124,14 +137,15 @@ def resolve_device(name: str) -> torch.device:
 
 @contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Turn Ctrl-C into an event, so that no step is left half done (and saved so)."""
+    """Turn Ctrl-C and SIGTERM into an event, so that no step is left half done (and saved so)."""
     asked = threading.Event()
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield asked
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: asked.set())
+    ours = []
+    if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        ours = [number for number, default in _STOPPING.items() if signal.getsignal(number) == default]
+    for number in ours:
+        signal.signal(number, lambda number, frame: asked.set())
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, _STOPPING[number])

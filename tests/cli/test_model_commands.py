@@ -1,6 +1,7 @@
 import json
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -248,3 +249,23 @@ def test_inspect_shows_a_checkpoints_settings_and_data(mobj, run):
     assert result.code == 0, result.err
     assert "lstm_size" in result.out
     assert "multi-mnist-v1" in result.out
+
+
+def test_an_own_model_is_trained_and_evaluated_but_never_imported_by_its_checkpoint(
+    mobj, data, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "own_air.py").write_text("from reference_models.air import AIR\nclass Own(AIR):\n    pass\n")
+    trained = mobj("train", "own_air:Own", "--data", data, "--out", tmp_path / "run", *SHORT)
+    assert trained.code == 0, trained.err
+    checkpoint = tmp_path / "run" / "seed-0" / "checkpoint.pt"
+    del sys.modules["own_air"]
+    assert "own_air:Own" in mobj("inspect", checkpoint).out
+    refused = mobj("evaluate", checkpoint, "--device", "cpu")
+    assert refused.code == 2
+    assert "--model" in refused.err
+    assert "own_air" not in sys.modules
+    allowed = mobj("evaluate", checkpoint, "--model", "own_air:Own", "--device", "cpu", "--json")
+    assert allowed.code == 0, allowed.err
+    assert json.loads(allowed.out)["metrics"]["count_accuracy"]["n"] == 90

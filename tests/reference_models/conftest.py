@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from multiobj_data.scenes import Scenes
+from reference_models.training import TrainingResult, train
 
 SMALL = {"max_objects": 2, "lstm_size": 16, "hidden_size": 16, "what_size": 4, "window_size": 6}
 """Settings of a small AIR."""
@@ -45,3 +48,23 @@ def source() -> InMemory:
 @pytest.fixture
 def small() -> dict[str, Any]:
     return dict(SMALL)
+
+
+@pytest.fixture
+def run(source: Any, small: dict[str, Any], tmp_path: Path) -> Callable[..., TrainingResult]:
+    """Train a small AIR for 20 steps on 40 images, with what the test changes."""
+
+    def train_with(out: str = "run", **changes: Any) -> TrainingResult:
+        settings = {
+            "seed": 5,
+            "steps": 20,
+            "batch_size": 8,
+            "device": "cpu",
+            "config": small,
+            "validation": source,
+            "checkpoint_every": 7,
+            "evaluate_every": 4,
+        }
+        return train("air", changes.pop("source", source), tmp_path / out, **{**settings, **changes})
+
+    return train_with

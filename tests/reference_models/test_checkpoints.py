@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,23 @@ def test_truncated_file_is_refused(saved: Path, share: float) -> None:
         load_checkpoint(saved)
 
 
+def test_a_flipped_bit_is_refused_or_changes_nothing(saved: Path) -> None:
+    whole = saved.read_bytes()
+    weights = load_checkpoint(saved).model.state_dict()
+    refused = 0
+    for place in np.random.default_rng(0).integers(0, len(whole), 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        saved.write_bytes(damaged)
+        try:
+            loaded = load_checkpoint(saved)
+        except DataError:
+            refused += 1
+        else:
+            assert all(torch.equal(weights[name], w) for name, w in loaded.model.state_dict().items())
+    assert refused > 30  # most bytes are weights
+
+
 @pytest.mark.parametrize(
     "content", [b"hello", b"\x89PNG\r\n\x1a\n" + bytes(100), b"PK\x03\x04", b"\x80\x02."]
 )
@@ -82,6 +100,18 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such checkpoint"):
         load_checkpoint(tmp_path / "checkpoint.pt")
+
+
+def test_a_folder_is_named_as_such(saved: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; give the path of a checkpoint.pt in it"):
+        load_checkpoint(saved.parent)
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.symlink_to(path)  # unreadable for everyone, root included
+    with pytest.raises(DataError, match="cannot be read: "):
+        load_checkpoint(path)
 
 
 def _drop_weight(content: dict[str, Any]) -> None:
@@ -106,6 +136,12 @@ def _widen_weight(content: dict[str, Any]) -> None:
         (lambda content: content.update(schema=99), "schema 99"),
         (lambda content: content.update(step="seven"), "step should be a int"),
         (lambda content: content.update(image_shape=[16]), "image_shape"),
+        (
+            lambda content: content.update(image_shape=["16", "16", "1"]),
+            "image_shape should be three numbers",
+        ),
+        (lambda content: content["data"].update(folder=7), "folder should be a str"),
+        (lambda content: content.update(model_id=":x"), "model_id should be a name or module:Class"),
         (lambda content: content.pop("extras"), "no checkpoint of this toolkit"),
         (lambda content: content.clear(), "no checkpoint of this toolkit"),
     ],
@@ -116,6 +152,46 @@ def test_content_that_does_not_fit_is_refused(saved: Path, damage: Any, complain
     torch.save(content, saved)
     with pytest.raises(DataError, match=complaint):
         load_checkpoint(saved)
+
+
+def test_weights_of_another_size_get_one_short_sentence(saved: Path) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"]["lstm_size"] = 17
+    torch.save(content, saved)
+    with pytest.raises(DataError, match=r"not those of a 'air': .*, .*, .* and \d+ more are") as error:
+        load_checkpoint(saved)
+    assert len(str(error.value)) - len(str(saved)) < 200
+    assert "\n" not in str(error.value)
+
+
+def test_too_little_memory_is_not_blamed_on_the_weights(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = torch.load(saved, weights_only=True)
+    content["config"]["hidden_size"] = 10**15
+    torch.save(content, saved)
+    with pytest.raises(MobjError, match="cannot be put on cpu: ") as error:
+        load_checkpoint(saved)
+    assert not isinstance(error.value, DataError)
+    assert "\n" not in str(error.value)
+
+
+def test_loading_imports_nothing_that_only_the_file_names(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_air.py").write_text(
+        "from pathlib import Path\n"
+        "from reference_models.air import AIR\n"
+        "Path(__file__).with_name('imported').touch()\n"
+        "class Own(AIR): pass\n"
+    )
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, Checkpoint("own_air:Own", build_model("air", small, SHAPE, seed=0), {}, 1, 0))
+    with pytest.raises(UsageError, match="name it yourself: --model own_air:Own"):
+        load_checkpoint(path)
+    assert not (tmp_path / "imported").exists()
+    assert type(load_checkpoint(path, trusted=("own_air:Own",)).model).__name__ == "Own"
+    assert load_checkpoint(path).model_id == "own_air:Own"  # imported by now, and not by the file
+    monkeypatch.delitem(sys.modules, "own_air")
 
 
 @contextmanager
