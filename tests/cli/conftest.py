@@ -34,7 +34,12 @@ def start_mobj():
     processes = []
 
     def start(*arguments):
-        command = [sys.executable, "-c", "from cli.main import main; main()", *map(str, arguments)]
+        # Whoever runs the tests in the background makes children ignore Ctrl-C: listen to it again.
+        code = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "from cli.main import main; main()"
+        )
+        command = [sys.executable, "-c", code, *map(str, arguments)]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -256,16 +256,19 @@ def test_an_own_model_is_trained_and_evaluated_but_never_imported_by_its_checkpo
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    (tmp_path / "own_air.py").write_text("from reference_models.air import AIR\nclass Own(AIR):\n    pass\n")
-    trained = mobj("train", "own_air:Own", "--data", data, "--out", tmp_path / "run", *SHORT)
+    (tmp_path / "house_air.py").write_text(
+        "from reference_models.air import AIR\nclass Own(AIR):\n    pass\n"
+    )
+    trained = mobj("train", "house_air:Own", "--data", data, "--out", tmp_path / "run", *SHORT)
     assert trained.code == 0, trained.err
     checkpoint = tmp_path / "run" / "seed-0" / "checkpoint.pt"
-    del sys.modules["own_air"]
-    assert "own_air:Own" in mobj("inspect", checkpoint).out
+    del sys.modules["house_air"]
+    assert "house_air:Own" in mobj("inspect", checkpoint).out
     refused = mobj("evaluate", checkpoint, "--device", "cpu")
     assert refused.code == 2
     assert "--model" in refused.err
-    assert "own_air" not in sys.modules
-    allowed = mobj("evaluate", checkpoint, "--model", "own_air:Own", "--device", "cpu", "--json")
+    assert "house_air" not in sys.modules
+    allowed = mobj("evaluate", checkpoint, "--model", "house_air:Own", "--device", "cpu", "--json")
+    del sys.modules["house_air"]
     assert allowed.code == 0, allowed.err
     assert json.loads(allowed.out)["metrics"]["count_accuracy"]["n"] == 90

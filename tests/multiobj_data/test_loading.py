@@ -115,6 +115,7 @@ def test_unknown_fields_are_refused_with_the_known_ones(small_dataset):
         SceneDataset(open_dataset(small_dataset, "test"), ("colour",))[0]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # an endless loader is cut off
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_begins_with_the_stored_scenes_and_goes_on(small_plan, small_dataset, workers):
     stream = SceneStream(small_plan, "train")

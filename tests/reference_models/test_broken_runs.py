@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,15 @@ from reference_models.checkpoints import load_checkpoint
 from reference_models.training import Progress, TrainingResult
 
 
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """Listen to Ctrl-C even if whoever runs the tests in the background has switched it off."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_saves(
     run: Callable[..., TrainingResult], tmp_path: Path, number: signal.Signals
