@@ -128,14 +128,14 @@ def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
 
 def _refuse_damage(source: Any) -> None:
     """Compare the split's bytes with the manifest: figures of damaged scenes look like any others."""
-    from multiobj_data.errors import VerificationError
+    from multiobj_data.errors import VerificationError, repair_hint
     from multiobj_data.journal import is_whole
 
     for shard in source.shards:
         if not is_whole(source.folder, shard):
             raise VerificationError(
                 f"{source.folder / shard.file}: expected the bytes that the manifest records, got others; "
-                f"run `mobj verify --repair {source.folder}`."
+                f"{repair_hint(source.folder)}."
             )
 
 
@@ -170,11 +170,11 @@ def _about(source: Any) -> dict[str, Any]:
 
 def _ready_folder(subject: Subject, source: Any, options: dict[str, Any]) -> Path:
     """Create the folder of results before anything is computed for it; part of a split gets another one."""
+    from multiobj_data.files import make_folder
+
     limit = options["limit"]
     first = f"-first-{limit}" if limit and limit < len(source) else ""
     out = Path(options["out"] or f"{subject.beside}-{options['split']}{first}")
-    from multiobj_data.files import make_folder
-
     make_folder(out)
     _expect_writable(out)
     return out
