@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from cli.console import emit_json, emit_table
+from cli.options import json_option
 
 
 @click.command("doctor", short_help="Show versions, devices and data folders, for bug reports.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def doctor_command(as_json: bool) -> None:
     """Show what this installation consists of and what it can reach.
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from cli.console import emit_json, emit_table, progress, say, start_logging
+from cli.options import device_option, json_option
 from cli.subjects import Subject, find_subject
 
 _ADVICE = (
@@ -31,13 +32,7 @@ _ADVICE = (
     "--data", metavar="DIR", help="Data set.  [default: the one that the checkpoint was trained on]"
 )
 @click.option("--split", default="test", show_default=True, help="Which split.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @click.option(
     "--metric",
     "metric_names",
@@ -66,7 +61,7 @@ _ADVICE = (
     envvar="MOBJ_DIGITS_ROOT",
     help="MNIST's idx files, should the data have to be drawn again.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     """Score CHECKPOINT on the test split of the data that it was trained on.
 

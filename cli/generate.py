@@ -16,6 +16,7 @@ from cli.console import (
     say,
     start_logging,
 )
+from cli.options import json_option
 
 
 @click.command("generate", short_help="Draw scenes into HDF5 shards.")
@@ -104,7 +105,7 @@ from cli.console import (
 @click.option(
     "--dry-run", is_flag=True, help="Only say what would be written: shards, bytes, acceptance, time."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def generate_command(name: str, **options: Any) -> None:
     """Draw scenes with the generator NAME into HDF5 shards with a manifest.
 

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from cli.console import emit_json, emit_table
+from cli.options import json_option
 
 
 @click.command("inspect", short_help="Show what is in a data set or a checkpoint.")
 @click.argument("path", type=click.Path(path_type=str))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def inspect_command(path: str, as_json: bool) -> None:
     """Show the settings, splits, fields and sources of the data set (a folder) or checkpoint at PATH.
 

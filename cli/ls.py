@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from cli.console import emit_json, emit_table
+from cli.options import json_option
 
 KINDS = ("generators", "presets", "models", "metrics")
 
 
 @click.command("ls", short_help="List generators, presets, models and metrics.")
 @click.argument("kind", required=False, type=click.Choice(KINDS))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def ls_command(kind: str | None, as_json: bool) -> None:
     """List what can be named on the command line, installed plug-ins included.
 

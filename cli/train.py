@@ -18,6 +18,7 @@ from cli.console import (
     say,
     start_logging,
 )
+from cli.options import device_option, json_option
 from multiobj_data.errors import MobjError, UsageError
 
 
@@ -50,13 +51,7 @@ from multiobj_data.errors import MobjError, UsageError
     metavar="B",
     help="Images a step.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
+@device_option
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the model (repeatable)."
 )
@@ -85,7 +80,7 @@ from multiobj_data.errors import MobjError, UsageError
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="T", help="CPU threads.  [default: all cores]")
 @click.option("--resume", is_flag=True, help="Go on where the runs in --out stopped.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def train_command(model: str, **options: Any) -> None:
     """Train MODEL on the train split of a data set.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from cli.console import emit_json, progress, resumable, same_command, start_logging
+from cli.options import json_option
 
 
 @click.command("verify", short_help="Check every byte of a data set; repair it.")
@@ -19,7 +20,7 @@ from cli.console import emit_json, progress, resumable, same_command, start_logg
     envvar="MOBJ_DIGITS_ROOT",
     help="Folder with MNIST's idx files, to draw from.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def verify_command(
     folder: str, repair: bool, regenerate: str | None, digits_root: str | None, as_json: bool
 ) -> None:
