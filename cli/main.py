@@ -13,7 +13,7 @@ import click
 from multiobj_data.errors import MobjError, did_you_mean
 from multiobj_data.version import __version__
 
-COMMANDS = ("generate", "verify", "inspect", "sheet", "train", "evaluate", "ls", "doctor")
+COMMANDS = ("generate", "merge", "verify", "inspect", "sheet", "export", "train", "evaluate", "ls", "doctor")
 
 
 class _Commands(click.Group):
