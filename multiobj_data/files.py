@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ def replacing(path: str | os.PathLike[str], advice: str | None = None) -> Iterat
     path = Path(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder, {path.parent} is none; create it first.")
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    writer = f"{socket.gethostname()}-{os.getpid()}"  # workers on several hosts may share a process id
+    temporary = path.with_name(f".{path.name}.tmp-{writer}")
     with explain_os_errors(path, advice):
         try:
             yield temporary

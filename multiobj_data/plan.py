@@ -22,7 +22,6 @@ from multiobj_data.scenes import Scenes
 from multiobj_data.shards import config_attributes, encode_shard, shard_name
 from multiobj_data.version import __version__
 
-SPLITS = ("train", "val", "test")
 SHARD_ROWS = 16 * BLOCK
 MOST_SCENES = 10**9
 
@@ -57,6 +56,15 @@ class Task:
     def file(self) -> str:
         """The shard's file name."""
         return shard_name(self.split, self.number, self.total)
+
+
+def shard_tasks(splits: Mapping[str, int], shard_rows: int) -> Iterator[Task]:
+    """Yield the shards of a data set in order: split by split."""
+    for split, n in splits.items():
+        total = -(-n // shard_rows)
+        for number in range(total):
+            first = number * shard_rows
+            yield Task(split, number, total, first, min(shard_rows, n - first))
 
 
 @dataclass(frozen=True)
@@ -118,11 +126,7 @@ class Plan:
 
     def tasks(self) -> Iterator[Task]:
         """Yield the shards, in order."""
-        for split, n in self.splits.items():
-            total = -(-n // self.shard_rows)
-            for number in range(total):
-                first = number * self.shard_rows
-                yield Task(split, number, total, first, min(self.shard_rows, n - first))
+        return shard_tasks(self.splits, self.shard_rows)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -153,10 +157,6 @@ class Plan:
 
     def manifest(self, finished: Mapping[str, Finished]) -> Manifest:
         """Assemble the manifest from all finished shards, by file name."""
-        splits = {}
-        for split, n in self.splits.items():
-            parts = [finished[task.file] for task in self.tasks() if task.split == split]
-            splits[split] = SplitRecord(n, [part.record for part in parts], _acceptance(parts))
         probe = draw_scenes(self.generator, self.seed, next(iter(self.splits)), 0, 1)
         return Manifest(
             dataset=self.generator.id,
@@ -167,10 +167,21 @@ class Plan:
             max_objects=probe.boxes.shape[1],
             sources=self.sources,
             shard_rows=self.shard_rows,
-            splits=splits,
+            splits=split_records(self.splits, self.shard_rows, finished),
             toolkit=__version__,
             notes=call_optional(self.generator, "notes", default=[]),
         )
+
+
+def split_records(
+    splits: Mapping[str, int], shard_rows: int, finished: Mapping[str, Finished]
+) -> dict[str, SplitRecord]:
+    """Return what a manifest says of each split, from all finished shards by file name."""
+    records = {}
+    for split, n in splits.items():
+        parts = [finished[task.file] for task in shard_tasks({split: n}, shard_rows)]
+        records[split] = SplitRecord(n, [part.record for part in parts], _acceptance(parts))
+    return records
 
 
 def plan_of(manifest: Manifest, **not_recorded: Any) -> Plan:

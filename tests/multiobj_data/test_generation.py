@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -233,3 +234,17 @@ def test_other_source_files_are_refused(copy, monkeypatch):
 def test_nothing_to_generate_is_a_usage_error():
     with pytest.raises(UsageError, match="nothing to generate"):
         Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 0})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_a_lock_file_that_cannot_be_opened_is_named(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / ".lock" and allowed(path, mode))
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse_permission)
+    with pytest.raises(MobjError, match=r"\.lock is a file of another user, or read-only.*delete it"):
+        hold_lock(tmp_path, (0, 1)).__enter__()
+
+
+def refuse_permission(self):
+    raise PermissionError(errno.EACCES, "Permission denied")
