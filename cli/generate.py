@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -17,31 +18,39 @@ from cli.console import (
     start_logging,
 )
 from cli.options import json_option
+from cli.request import plan_of_request
 
 
-@click.command("generate", short_help="Draw scenes into HDF5 shards.")
-@click.argument("name")
+class _WithPresets(click.Command):
+    """Lists the presets, with their papers, at the end of ``--help``."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the presets."""
+        from multiobj_data.presets import presets
+
+        with formatter.section("Presets (--preset)"):
+            formatter.write_dl([(name, preset.about) for name, preset in presets().items()])
+
+
+@click.command("generate", cls=_WithPresets, short_help="Draw scenes into HDF5 shards.")
+@click.argument("name", required=False)
 @click.option(
     "--preset",
     metavar="NAME",
-    help="Settings of a published data set; other options override it. See `mobj ls presets`.",
+    help="Settings of a published data set (see below); other options override it, and NAME may be left out.",
 )
 @click.option(
     "--counts",
     metavar="TEXT",
-    help="Objects a scene: 2,4 (equal shares), 0-2, or weights 1:3,2:1.  [default: 0-2]",
+    help="Objects a scene: 2,4 (equal shares), 0-2, or weights 1:3,2:1.",
 )
-@click.option(
-    "--canvas", type=click.IntRange(min=1), metavar="N", help="Side of a scene in pixels.  [default: 50]"
-)
+@click.option("--canvas", type=click.IntRange(min=1), metavar="N", help="Side of a scene in pixels.")
 @click.option(
     "--scale",
     metavar="TEXT",
-    help="Size of objects: 0.75, 0.6..0.9, or divisor:1.3,0.1.  [default: divisor:1.3,0.1]",
+    help="Size of objects: 0.75, 0.6..0.9; digits also divisor:1.3,0.1; dSprites also 0.5..1/6 (six values).",
 )
-@click.option(
-    "--overlap/--no-overlap", default=None, help="Whether objects may overlap freely.  [default: overlap]"
-)
+@click.option("--overlap/--no-overlap", default=None, help="Whether objects may overlap freely.")
 @click.option(
     "--overlap-rule",
     type=click.Choice(["pixels", "boxes", "rows-and-columns", "legacy"]),
@@ -52,6 +61,23 @@ from cli.options import json_option
 )
 @click.option(
     "--margin", type=click.IntRange(min=0), help="Rule boxes: least distance in pixels.  [default: 0]"
+)
+@click.option(
+    "--background",
+    metavar="TEXT",
+    help="plain, noise or grid (SuPAIR's), or with constants: noise:0.8,0.1,0.2, grid:5,0.4.  [default: plain]",
+)
+@click.option(
+    "--holdout",
+    metavar="TEXT",
+    help="Objects that train, val and test never show, e.g. 'shape=heart & colour=red'; every scene of the split "
+    "ood holds one.",
+)
+@click.option(
+    "--ood-set",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting that differs in the split ood, e.g. counts=4-6 (repeatable).",
 )
 @click.option(
     "--digits",
@@ -69,7 +95,7 @@ from cli.options import json_option
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Any other setting of the generator (repeatable).",
+    help="Any other setting of the generator (repeatable); `mobj ls settings NAME` lists them.",
 )
 @click.option("--train", type=click.IntRange(min=0), metavar="N", help="Training scenes.  [default: 10000]")
 @click.option(
@@ -79,6 +105,12 @@ from cli.options import json_option
     help="Validation scenes (from the training digits).  [default: 0]",
 )
 @click.option("--test", type=click.IntRange(min=0), metavar="N", help="Test scenes.  [default: 1000]")
+@click.option(
+    "--ood",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Scenes out of distribution; needs --holdout or --ood-set.  [default: as many as --test, with these]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides every scene.")
 @click.option("--out", metavar="DIR", help="Folder of the data set.  [default: data/NAME]")
 @click.option(
@@ -88,10 +120,15 @@ from cli.options import json_option
     help="Processes.  [default: one a core and one, since one waits for the disk]",
 )
 @click.option(
+    "--scheduler",
+    metavar="tcp://HOST:PORT",
+    help="Let the workers of this Dask cluster write the shards, instead of processes here; they share --out.",
+)
+@click.option(
     "--shard-range",
     default="0/1",
     metavar="i/n",
-    help="Write only every n-th shard from the i-th: array jobs into one folder.",
+    help="Write only every n-th shard from the i-th: array jobs into one folder (or several: see `mobj merge`).",
 )
 @click.option(
     "--shard-rows",
@@ -106,7 +143,7 @@ from cli.options import json_option
     "--dry-run", is_flag=True, help="Only say what would be written: shards, bytes, acceptance, time."
 )
 @json_option
-def generate_command(name: str, **options: Any) -> None:
+def generate_command(name: str | None, **options: Any) -> None:
     """Draw scenes with the generator NAME into HDF5 shards with a manifest.
 
     The same settings and seed give the same bytes for any number of workers. An interrupted run is continued
@@ -114,15 +151,19 @@ def generate_command(name: str, **options: Any) -> None:
 
     \b
     mobj generate multi-mnist --counts 2,4 --no-overlap --train 40000 --test 2000 --out data/digits
+    mobj generate --preset supair-grid
+    mobj generate multi-dsprites --holdout "shape=heart & colour=red" --ood-set counts=5,6
     """
     import os
     from pathlib import Path
 
-    from multiobj_data.generation import generate
+    from multiobj_data.executors import in_processes, on_cluster
+    from multiobj_data.generation import generate, tasks_of
 
     start_logging()
-    plan = _plan(name, options)
-    folder = Path(options["out"] or f"data/{name.replace(':', '-')}")
+    plan = plan_of_request(name, options)
+    folder = Path(options["out"] or f"data/{(options['preset'] or plan.name).replace(':', '-')}")
+    _refuse_two_places(options)
     workers = options["workers"] or (os.cpu_count() or 1) + 1
     if options["dry_run"]:
         from multiobj_data.forecast import forecast
@@ -130,11 +171,16 @@ def generate_command(name: str, **options: Any) -> None:
         _print_forecast(forecast(plan, workers), options["as_json"])
         return
     part, parts = parse_range(options["shard_range"])
-    total = sum(task.rows for number, task in enumerate(plan.tasks()) if number % parts == part)
-    with resumable(same_command()), progress("generate", total, "scenes") as advance:
-        manifest = generate(plan, folder, workers=workers, shard_range=(part, parts), on_progress=advance)
+    total = sum(task.rows for task in tasks_of(plan, (part, parts)))
+    scheduler = options["scheduler"]
+    place = on_cluster(scheduler) if scheduler else nullcontext(in_processes(workers))
+    with resumable(same_command()), place as run, progress("generate", total, "scenes") as advance:
+        manifest = generate(plan, folder, run=run, shard_range=(part, parts), on_progress=advance)
     if manifest is None:
-        say(f"range {part}/{parts} is done; the manifest is written when the other ranges are.")
+        say(
+            f"range {part}/{parts} is done; the manifest is written when the other ranges are. Ranges in folders of "
+            "their own become one data set by `mobj merge`."
+        )
         if options["as_json"]:
             emit_json({"schema_version": 1, "folder": str(folder), "complete": False})
         return
@@ -142,41 +188,14 @@ def generate_command(name: str, **options: Any) -> None:
     _print_result(folder, manifest, sheet, options["as_json"])
 
 
-def _plan(name: str, options: dict[str, Any]) -> Any:
-    from multiobj_data.configuration import parse_assignments
+def _refuse_two_places(options: dict[str, Any]) -> None:
     from multiobj_data.errors import UsageError
-    from multiobj_data.plan import Plan
-    from multiobj_data.presets import find_preset
 
-    preset = find_preset(options["preset"], name) if options["preset"] else None
-    settings: dict[str, Any] = dict(preset.settings) if preset else {}
-    splits = {"train": 10000, "val": 0, "test": 1000} | (dict(preset.splits) if preset else {})
-    for key in (
-        "counts",
-        "canvas",
-        "scale",
-        "overlap",
-        "overlap_rule",
-        "max_iou",
-        "margin",
-        "digits",
-        "digits_root",
-    ):
-        if options[key] is not None:
-            settings[key] = options[key]
-    settings |= parse_assignments(options["settings"])
-    by_boxes = options["max_iou"] is not None or options["margin"] is not None
-    if options["overlap_rule"] or by_boxes:
-        if options["overlap"]:
-            raise UsageError(
-                "--overlap lets objects overlap freely; --overlap-rule, --max-iou and --margin say how they may not. "
-                "Give one of the two."
-            )
-        settings["overlap"] = False
-    if by_boxes:
-        settings.setdefault("overlap_rule", "boxes")
-    splits |= {split: options[split] for split in splits if options[split] is not None}
-    return Plan.create(name, settings, seed=options["seed"], splits=splits, shard_rows=options["shard_rows"])
+    if options["scheduler"] is not None and options["workers"] is not None:
+        raise UsageError(
+            f"--scheduler {options['scheduler']} lets a cluster write the shards, --workers {options['workers']} "
+            "processes on this machine; give one of the two."
+        )
 
 
 def _draw_sheet(folder: Any, manifest: Any) -> str:

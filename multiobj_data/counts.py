@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,11 @@ import numpy as np
 from multiobj_data.errors import UsageError
 
 _CYCLE_LIMIT = 128  # half a block: longer cycles would leave too few whole ones inside a block
+
+
+def weighted(weights: Mapping[int, float]) -> str:
+    """Return the text of a distribution: count -> weight."""
+    return ",".join(f"{count}:{np.format_float_positional(weight)}" for count, weight in weights.items())
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,17 @@ class Counts:
     def largest(self) -> int:
         """The largest count, i.e. K."""
         return max(self.weights)
+
+    def without(self, count: int) -> Counts:
+        """Return the distribution in which one count does not occur.
+
+        Raises:
+            UsageError: If nothing is left.
+        """
+        left = {n: weight for n, weight in self.weights.items() if n != count}
+        if not left:
+            raise UsageError(f"counts: {self.text!r} leaves nothing without {count}.")
+        return Counts(weighted(left))
 
     def _cycle(self) -> np.ndarray | None:
         weights = self.weights

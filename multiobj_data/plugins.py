@@ -18,7 +18,13 @@ from typing import Any
 from multiobj_data.errors import MobjError, UsageError, did_you_mean
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "generators": {"multi-mnist": "multiobj_data.generators.multi_mnist:MultiMNIST"},
+    "generators": {
+        "multi-mnist": "multiobj_data.generators.multi_mnist:MultiMNIST",
+        "multi-dsprites": "multiobj_data.generators.multi_dsprites:MultiDSprites",
+        "sprites": "multiobj_data.generators.sprites:Sprites",
+        "towers": "multiobj_data.generators.towers:Towers",
+        "rooms": "multiobj_data.generators.rooms:Rooms",
+    },
     "models": {"air": "reference_models.air:AIR"},
     "metrics": {},
 }

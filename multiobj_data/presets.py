@@ -36,17 +36,17 @@ def presets() -> dict[str, Preset]:
     return {name: Preset(**table) for name, table in tomllib.loads(text).items()}
 
 
-def find_preset(name: str, generator: str) -> Preset:
+def find_preset(name: str, generator: str | None = None) -> Preset:
     """Return the preset called ``name``.
 
     Raises:
-        UsageError: If there is none, or it belongs to another generator.
+        UsageError: If there is none, or it belongs to another generator than the one given.
     """
     preset = presets().get(name)
     if preset is None:
         raise UsageError(f"no preset named {name!r}.{did_you_mean(name, presets())}")
-    if preset.generator != generator:
+    if generator not in (None, preset.generator):
         raise UsageError(
-            f"preset {name!r} belongs to {preset.generator}: mobj generate {preset.generator} --preset {name}"
+            f"preset {name!r} belongs to {preset.generator}, not to {generator}: mobj generate --preset {name}"
         )
     return preset

@@ -23,6 +23,7 @@ from multiobj_data.scenes import Scenes, known
 SCHEMA = 1
 _CHUNK = 32  # scenes in a compressed chunk: small enough for random access, large enough to compress
 _CORE_BLOCK = 1 << 24  # bytes by which the file grows in memory; small steps would copy it again and again
+_SMALL = 1 << 20  # bytes of a dataset that are gathered before they are written
 
 
 def shard_name(split: str, number: int, total: int) -> str:
@@ -46,7 +47,7 @@ def encode_shard(parts: Sequence[Scenes], attributes: Mapping[str, Any]) -> byte
         _write(file, "image", [p.image for p in parts])
         _write_compressed(file, "segments", [p.segments for p in parts])
         if first.amodal is not None:
-            packed = _write_compressed(file, "amodal", [np.packbits(known(p.amodal), axis=-1) for p in parts])
+            packed = _write_compressed(file, "amodal", [_packed(known(p.amodal)) for p in parts])
             packed.attrs["width"] = first.amodal.shape[-1]
         _write(file, "count", [p.count for p in parts])
         _write(file, "boxes", [p.boxes for p in parts])
@@ -61,6 +62,8 @@ def _write(file: h5py.File, name: str, parts: Sequence[np.ndarray]) -> None:
     """Write batches one after another into one contiguous dataset."""
     rows = sum(len(part) for part in parts)
     dataset = file.create_dataset(name, (rows, *parts[0].shape[1:]), parts[0].dtype)
+    if sum(part.nbytes for part in parts) < _SMALL:  # a call costs more than such a copy
+        parts = [np.concatenate(parts)]
     start = 0
     for part in parts:
         dataset[start : start + len(part)] = part
@@ -86,6 +89,14 @@ def _write_compressed(file: h5py.File, name: str, parts: Sequence[np.ndarray]) -
         packed = packer.compress(np.ascontiguousarray(chunk).data) + packer.flush()
         dataset.id.write_direct_chunk((start, *tail), packed)
     return dataset
+
+
+def _packed(masks: np.ndarray) -> np.ndarray:
+    """Pack the bits of masks along the width; where rows fill bytes, in one go, which is several times faster."""
+    width = masks.shape[-1]
+    if width % 8 or not masks.size:
+        return np.packbits(masks, axis=-1)
+    return np.packbits(masks).reshape(*masks.shape[:-1], width // 8)
 
 
 def open_shard(path: Path) -> h5py.File:

@@ -6,7 +6,8 @@ import pytest
 from multiobj_data.generation import generate
 from multiobj_data.plan import Plan
 
-os.environ.pop("MOBJ_DIGITS_ROOT", None)  # tests use the bundled digits; those that want MNIST ask for it
+for name in ("MOBJ_DIGITS_ROOT", "MOBJ_DSPRITES_FILE"):
+    os.environ.pop(name, None)  # tests use the bundled digits; those that want real files ask for them
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import ClassVar, Literal
@@ -9,90 +10,72 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from multiobj_data.configuration import UNRECORDED
-from multiobj_data.counts import Counts
-from multiobj_data.drawing import Layer, draw
-from multiobj_data.errors import InfeasibleError, UsageError
-from multiobj_data.overlap import Overlap, Placed, Rule
-from multiobj_data.placement import MIN_ACCEPTANCE, Layouts, estimate_acceptance, lay_out
-from multiobj_data.randomness import BLOCK
+from multiobj_data.drawing import Blend
+from multiobj_data.errors import UsageError
+from multiobj_data.factors import Law, Minus
+from multiobj_data.generators.flat import FlatGenerator
+from multiobj_data.laws import Condition
+from multiobj_data.overlap import Placed
+from multiobj_data.placement import place
 from multiobj_data.resize import Filter
 from multiobj_data.scale import Scale
-from multiobj_data.scenes import Scenes
+from multiobj_data.sprites.bank import tight_boxes
 from multiobj_data.sprites.digits import DigitSource, load_digits
 from multiobj_data.sprites.scaled import ScaledSprites
 
 FRAME = 28  # side of an MNIST image
+INK = 20  # side of the box in which MNIST's digits lie
 SMALLEST = 4  # pixels a digit must have at least to be one
+
+Part = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class MultiMNIST:
+class MultiMNIST(FlatGenerator):
     """Scenes of digits, as in AIR (Eslami et al. 2016), SuPAIR and AIR-ASR; every convention is a setting.
 
+    `FlatGenerator` has the settings that all flat generators share.
+
     Args:
-        counts: Digits a scene: ``"2,4"`` (equal shares, exact), ``"0-2"``, weights ``"1:3,2:1"``.
-        canvas: Side of the scene in pixels.
         scale: ``"0.75"``, ``"0.6..0.9"`` or ``"divisor:1.3,0.1"``; see `Scale`.
-        overlap: Whether digits may overlap freely.
-        overlap_rule: The contract where they may not: pixels, boxes, rows-and-columns or legacy; see
-            `multiobj_data.overlap`.
-        max_iou: For boxes: largest intersection over union of two tight boxes.
-        margin: For boxes: least distance in pixels.
+        crop: What the scale refers to, and what must lie inside the canvas: MNIST's whole ``frame`` of 28 pixels
+            with its empty margin, or the digit's ``square``, the smallest square of pixels (20) that holds its
+            ink (as AIR-ASR).
         resize_filter: bilinear or bicubic (Pillow's, antialiased), or nearest.
         polarity: white-on-black or black-on-white.
         value_range: Grey levels of empty and of full ink (before polarity).
         digits: mnist, bundled, or auto (MNIST where it can be had).
-        amodal: Whether to keep each digit's own pixels beside the label map; none: where digits may overlap.
         digits_root: Folder with MNIST's files on this machine; not part of the data set.
     """
 
     id: ClassVar[str] = "multi-mnist-v1"
+    noun: ClassVar[str] = "digits"
+    per_machine: ClassVar[tuple[str, ...]] = ("digits", "digits_root")
+    blend: ClassVar[Blend] = "add"
 
     counts: str = "0-2"  # AIR: 0, 1 or 2 digits
     canvas: int = 50  # AIR, SuPAIR, ASR: 50x50
     scale: str = "divisor:1.3,0.1"  # AIR report, data
-    overlap: bool = True
-    overlap_rule: Rule = "pixels"
-    max_iou: float = 0.0
-    margin: int = 0
+    crop: Literal["frame", "square"] = "frame"
     resize_filter: Filter = "bilinear"  # as `observations`' imresize; Pyro's depends on the Pillow version
     polarity: Literal["white-on-black", "black-on-white"] = "white-on-black"
     value_range: tuple[int, int] = (0, 255)
     digits: DigitSource = "auto"
-    amodal: bool | None = None
     digits_root: str | None = field(default=None, metadata=UNRECORDED)
 
     def __post_init__(self) -> None:
-        largest = Scale(self.scale).sides(FRAME)[-1]
-        if Counts(self.counts).largest and largest > self.canvas:
+        smallest = Scale(self.scale).sides(self._frame)[0]
+        if smallest < SMALLEST:
             raise UsageError(
-                f"canvas {self.canvas} is too small: digits are up to {largest} pixels wide at scale "
-                f"{self.scale!r}. Use --canvas {largest} or more, or a smaller --scale."
+                f"scale {self.scale!r} makes digits as small as {smallest} pixel(s); use one that leaves at least "
+                f"{SMALLEST}."
             )
-        if Scale(self.scale).sides(FRAME)[0] < SMALLEST:
-            raise UsageError(
-                f"scale {self.scale!r} makes digits as small as {Scale(self.scale).sides(FRAME)[0]} pixel(s); "
-                f"use one that leaves at least {SMALLEST}."
-            )
-        self._refuse_beyond_memory()
         low, high = self.value_range
         if not 0 <= low < high <= 255:
             raise UsageError(
                 f"value_range: expected two grey levels 0 <= low < high <= 255, got {low},{high}."
             )
-        if not self.overlap:
-            self._contract  # noqa: B018  # validate now
-
-    def _refuse_beyond_memory(self) -> None:
-        """Scenes are drawn 256 at a time: refuse what would take many gigabytes."""
-        if self.canvas > 1024:
-            raise UsageError(f"canvas: expected at most 1024 pixels, got {self.canvas}.")
-        size = BLOCK * Counts(self.counts).largest * self.canvas**2
-        if self._keeps_amodal and size > 4 << 30:
-            raise UsageError(
-                f"a mask for each of {Counts(self.counts).largest} objects would take {size / 1e9:.0f} GB for {BLOCK} "
-                "scenes; use fewer objects, a smaller --canvas, or --set amodal=false."
-            )
+        super().__post_init__()
 
     # -- optional parts of the generator protocol
 
@@ -113,123 +96,149 @@ class MultiMNIST:
             ]
         return []
 
-    def acceptance(self, rng: np.random.Generator) -> dict[int, float]:
-        """Estimate per count which share of candidate scenes the overlap contract accepts.
+    # -- what a flat generator says of its own
 
-        Raises:
-            InfeasibleError: If one is below `MIN_ACCEPTANCE`; the message says what would do.
-        """
-        shares = {}
-        for count in Counts(self.counts).weights:
-            shares[count] = self._estimate(rng, count)
-            if shares[count] < MIN_ACCEPTANCE:
-                raise InfeasibleError(self._infeasible(rng, count, shares[count]))
-        return shares
+    @property
+    def channels(self) -> int:
+        """1: digits are grey."""
+        return 1
 
-    # -- the scenes
+    @property
+    def vocabulary(self) -> Mapping[str, Mapping[str, int] | None]:
+        """The class, and the side of the patch in pixels or as a factor."""
+        return {"class": None, "side": None, "scale": None}
 
-    def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
-        """Draw ``n`` scenes; test digits for the test split, train digits for every other."""
-        part: Literal["train", "test"] = "test" if split == "test" else "train"
-        digits = self._sprites(part)
-        counts = Counts(self.counts)
-        count = counts.draw(rng, n, first)  # [n]
-        attempts = np.zeros(n, np.int64)
-        groups: list[tuple[np.ndarray, Layouts]] = []
-        for number in np.unique(count):
-            scene = np.flatnonzero(count == number)
-            layouts = lay_out(rng, digits.draw, int(number), self.canvas, self._contract, len(scene))
-            attempts[scene] = layouts.attempts
-            groups.append((scene, layouts))
-        layers = [_layer(groups, number, Placed.nowhere(digits.sprites)) for number in range(counts.largest)]
-        return self._draw(layers, count, attempts, part)
+    @property
+    def distinguishable(self) -> tuple[str, ...]:
+        """The factors in which digits can be asked to differ."""
+        return ("class", "source_index", "side")
 
-    def _draw(
-        self, layers: list[Layer], count: np.ndarray, attempts: np.ndarray, part: Literal["train", "test"]
-    ) -> Scenes:
-        n, k = len(count), len(layers)
-        factors: dict[str, np.ndarray] = {
-            "class": np.full((n, k), -1, np.int16),
-            "source_index": np.full((n, k), -1, np.int32),
-            "x": np.full((n, k), np.nan, np.float32),
-            "y": np.full((n, k), np.nan, np.float32),
-            "side": np.full((n, k), -1, np.int16),
-            "scale": np.full((n, k), np.nan, np.float32),
-            "depth_order": np.full((n, k), -1, np.int16),
-        }
-        labels = load_digits(part, self.digits, self.digits_root).labels
-        for number, layer in enumerate(layers):
-            at = layer.scene, number
-            placed = layer.placed
-            source, side = placed.sprites.source[placed.index], placed.sprites.side[placed.index]
-            corner = placed.box[:, :2] - placed.sprites.ink_box[placed.index, :2]  # of the patch, [M, 2]
-            factors["class"][at] = labels[source]
-            factors["source_index"][at] = source
-            factors["x"][at], factors["y"][at] = (corner + side[:, None] / 2).T
-            factors["side"][at] = side
-            factors["scale"][at] = side / FRAME
-            factors["depth_order"][at] = count[layer.scene] - 1 - number  # 0 is in front
-        background = np.zeros((n, self.canvas, self.canvas, 1), np.uint8)
-        drawing = draw(layers, background, blend="add", amodal=self._keeps_amodal)
-        return Scenes(
-            image=self._grey_levels(drawing.image),
-            count=count,
-            segments=drawing.segments,
-            boxes=drawing.boxes,
-            factors=factors | {"visible_fraction": drawing.visible},
-            scene_factors={"attempts": attempts},
-            amodal=drawing.amodal,
-        )
+    @property
+    def largest_side(self) -> int:
+        """Upper bound on the side of a digit's patch."""
+        return Scale(self.scale).sides(self._frame)[-1]
 
-    def _grey_levels(self, image: np.ndarray) -> np.ndarray:
+    @property
+    def tone(self) -> np.ndarray | None:
+        """Ink -> grey level."""
         low, high = self.value_range
-        if (low, high) != (0, 255):
-            table = low + -(
-                -np.arange(256) * (high - low) // 255
-            )  # rounded up: ink never looks like the canvas
-            image = table.astype(np.uint8)[image]
-        return 255 - image if self.polarity == "black-on-white" else image
+        ink = np.arange(256)
+        grey = low + -(-ink * (high - low) // 255)  # rounded up: ink never looks like the canvas
+        table = (grey if self.polarity == "white-on-black" else 255 - grey).astype(np.uint8)
+        return None if np.array_equal(table, ink) else table
+
+    def _ground(
+        self, rng: np.random.Generator, factors: Mapping[str, np.ndarray], n: int
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return np.zeros((n, 1), np.uint8), {}
 
     @property
-    def _contract(self) -> Overlap | None:
-        return None if self.overlap else Overlap(self.overlap_rule, self.max_iou, self.margin)
+    def _frame(self) -> int:
+        return FRAME if self.crop == "frame" else INK
+
+    def _source(self, part: str, without: Condition | None) -> PlacedDigits:
+        """Return test digits for the test split (and ood), train digits for every other."""
+        half: Part = "test" if part in ("test", "ood") else "train"
+        sprites = _sprites(half, self.digits, self.digits_root, self.crop, self.scale, self.resize_filter)
+        labels = load_digits(half, self.digits, self.digits_root).labels.astype(np.int16)
+        law: Law = DigitLaw(labels, Scale(self.scale), self._frame)
+        if without is not None:
+            law = Minus(law, without)
+        return PlacedDigits(law, sprites, self.canvas)
+
+
+@dataclass(frozen=True, eq=False)
+class DigitLaw:
+    """A law over ``class``, ``source_index``, ``side`` and ``scale`` of digits: each image is as likely.
+
+    Args:
+        labels: int16 ``[N]``, the class of each image.
+        size: Distribution of the side.
+        frame: Side of the images before scaling, in pixels.
+    """
+
+    labels: np.ndarray
+    size: Scale
+    frame: int
 
     @property
-    def _keeps_amodal(self) -> bool:
-        if self.amodal is not None:
-            return self.amodal
-        return Counts(self.counts).largest > 1 and (self.overlap or self.overlap_rule in ("legacy", "boxes"))
+    def names(self) -> tuple[str, ...]:
+        """Return the factors."""
+        return ("class", "source_index", "side", "scale")
 
-    def _sprites(self, part: Literal["train", "test"]) -> ScaledSprites:
-        return _sprites(part, self.digits, self.digits_root, self.scale, self.resize_filter)
+    def sample(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+        """Draw n digits: name -> ``[n]``."""
+        picture = rng.integers(len(self.labels), size=n)
+        side = self.size.draw(rng, n, self.frame)
+        return {
+            "class": self.labels[picture],
+            "source_index": picture,
+            "side": side,
+            "scale": (side / self.frame).astype(np.float32),
+        }
 
-    def _estimate(self, rng: np.random.Generator, count: int) -> float:
-        return estimate_acceptance(rng, self._sprites("train").draw, count, self.canvas, self._contract)
-
-    def _infeasible(self, rng: np.random.Generator, count: int, share: float) -> str:
-        rate = f"about {share:.0e} of random scenes" if share else "none of the random scenes tried"
-        larger = self.canvas
-        enough = 0.0
-        while enough < 1e-3 and larger < 4 * self.canvas:
-            larger = int(larger * 1.15) + 1
-            enough = replace(self, canvas=larger)._estimate(rng, count)
-        fewer = next((c for c in range(count - 1, 0, -1) if self._estimate(rng, c) >= 1e-3), 1)
-        return (
-            f"{count} digits without overlap (rule {self.overlap_rule!r}) in {self.canvas}x{self.canvas}: {rate} "
-            f"would be accepted, fewer than 1 in {1 / MIN_ACCEPTANCE:,.0f}. Use at most {fewer} digits, "
-            f"--canvas {larger} or more, a smaller --scale than {self.scale!r}, or --overlap."
-        )
+    def contains(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return which digits can be drawn, bool ``[n]``."""
+        picture, side, sides = values["source_index"], values["side"], self.size.sides(self.frame)
+        known = (picture >= 0) & (picture < len(self.labels))
+        of_class = self.labels[np.where(known, picture, 0)] == values["class"]
+        scaled = np.isclose(values["scale"], side / self.frame)
+        return known & of_class & scaled & (side >= sides[0]) & (side <= sides[-1])
 
 
-def _layer(groups: list[tuple[np.ndarray, Layouts]], number: int, nothing: Placed) -> Layer:
-    """Gather object ``number`` of all scenes that have one; often none has, if large counts are rare."""
-    having = [(scene, layouts.objects[number]) for scene, layouts in groups if len(layouts.objects) > number]
-    scenes, placed = zip(*having, strict=True) if having else ([np.zeros(0, np.int64)], [nothing])
-    return Layer(np.concatenate(scenes), Placed.concatenate(placed))
+@dataclass(frozen=True, eq=False)
+class PlacedDigits:
+    """Proposes digits, each anywhere inside the frame.
+
+    Args:
+        law: What is drawn.
+        sprites: The digits at every size.
+        canvas: Side of the frame in pixels.
+    """
+
+    law: Law
+    sprites: ScaledSprites
+    canvas: int
+
+    def propose(self, rng: np.random.Generator, n: int) -> Placed:
+        """Propose a digit and its place in each of ``n`` scenes."""
+        values = self.law.sample(rng, n)
+        sprites, index = self.sprites.find(values["source_index"], values["side"])
+        return place(rng, sprites, index, self.canvas, values)
+
+    def nothing(self) -> Placed:
+        """Return the digits of no scene."""
+        return Placed.nowhere(self.sprites.sprites)
+
+    def factors(self, placed: Placed) -> dict[str, np.ndarray]:
+        """Return class, image, size and the centre of each patch."""
+        side = placed.sprites.side[placed.index]
+        corner = placed.box[:, :2] - placed.sprites.ink_box[placed.index, :2]  # of the patch, [M, 2]
+        x, y = (corner + side[:, None] / 2).astype(np.float32).T
+        kinds = {"class": np.int16, "source_index": np.int32, "side": np.int16, "scale": np.float32}
+        drawn = {name: _column(placed, name).astype(kind) for name, kind in kinds.items()}
+        return {**drawn, "x": x, "y": y}
+
+    def colour(self, placed: Placed) -> None:
+        """Digits are painted as they are."""
+        return
+
+
+def _column(placed: Placed, name: str) -> np.ndarray:
+    return placed.values(name) if name in placed.table else np.zeros(0)
 
 
 @cache
 def _sprites(
-    part: Literal["train", "test"], source: DigitSource, root: str | None, scale: str, kind: Filter
+    part: Part, source: DigitSource, root: str | None, crop: str, scale: str, kind: Filter
 ) -> ScaledSprites:
-    return ScaledSprites(load_digits(part, source, root).images, Scale(scale), kind)
+    images = load_digits(part, source, root).images
+    return ScaledSprites(squares(images) if crop == "square" else images, Scale(scale), kind)
+
+
+def squares(images: np.ndarray) -> np.ndarray:
+    """Cut the square of `INK` pixels around each digit's ink: uint8 ``[N, 20, 20]`` from ``[N, 28, 28]``."""
+    box = tight_boxes(images != 0)
+    corner = np.clip((box[:, :2] + box[:, 2:] - INK) // 2, 0, images.shape[1] - INK)
+    windows = np.lib.stride_tricks.sliding_window_view(images, (INK, INK), axis=(1, 2))
+    return windows[np.arange(len(images)), corner[:, 1], corner[:, 0]]

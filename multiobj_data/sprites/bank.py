@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -25,6 +26,8 @@ class Sprites:
         ink_box: int32 ``[N, 4]``, ``x0 y0 x1 y1`` of the ink inside the patch, half-open.
         side: int32 ``[N]``, side of the patch.
         source: int32 ``[N]``, index of the picture that the patch shows.
+        tables: What was found out about pairs of these sprites, by overlap rule; ``None`` where they are too many,
+            or not always the same, to note it.
 
     The arrays may have room for more than N; memory is taken only as it is filled.
     """
@@ -35,6 +38,7 @@ class Sprites:
     side: np.ndarray
     source: np.ndarray
     n: int
+    tables: dict[Any, Any] | None = None
 
     @classmethod
     def empty(cls, size: int, room: int) -> Sprites:
@@ -81,7 +85,7 @@ class Sprites:
         new = slice(self.n, self.n + m)
         self.tile[new] = tile
         if self.ink_rows is not None:
-            self.ink_rows[new, size:] = _pack_rows(tile != 0)
+            self.ink_rows[new, size:] = _pack_rows(tile != 0)[..., 0]
         self.ink_box[new] = box
         self.side[new] = side
         self.source[new] = source
@@ -128,9 +132,11 @@ def tight_boxes(mask: np.ndarray) -> np.ndarray:
 
     An empty mask gives 0 0 0 0.
     """
+    words = _pack_rows(mask)  # [N, H, W / 64]: 64 pixels at a time
+    columns = np.bitwise_or.reduce(words, axis=1).astype("<u8").view(np.uint8)  # [N, W / 8]
+    lines = np.unpackbits(columns, axis=-1, bitorder="little") != 0, np.bitwise_or.reduce(words, axis=-1) != 0
     ends = []
-    for axis in (1, 2):  # columns (x), then rows (y)
-        line = np.asarray(mask.any(axis))
+    for line in lines:  # along x, then along y
         first = line.argmax(1)
         last = line.shape[1] - line[:, ::-1].argmax(1)
         ends.append((first, np.where(line.any(1), last, 0)))
@@ -138,9 +144,12 @@ def tight_boxes(mask: np.ndarray) -> np.ndarray:
     return np.stack([x0, y0, x1, y1], 1).astype(np.int32)
 
 
-def _pack_rows(ink: np.ndarray) -> np.ndarray:
-    """Pack bool ``[M, P, P]`` with P <= 64 into uint64 ``[M, P]``, bit c for column c."""
-    m, p, _ = ink.shape
-    padded = np.zeros((m, p, 64), bool)
-    padded[:, :, :p] = ink
-    return np.packbits(padded, axis=-1, bitorder="little").view("<u8")[..., 0].astype(np.uint64)
+def _pack_rows(mask: np.ndarray) -> np.ndarray:
+    """Pack bool ``[N, H, W]`` into uint64 ``[N, H, W / 64]``, bit ``c % 64`` of word ``c // 64`` for column c."""
+    n, h, w = mask.shape
+    padded = np.zeros((n, h, -(-w // 64) * 64), bool)
+    padded[:, :, :w] = mask
+    words = np.packbits(padded, bitorder="little").view(
+        "<u8"
+    )  # as one line: several times faster than by axis
+    return words.astype(np.uint64, copy=False).reshape(n, h, padded.shape[2] // 64)

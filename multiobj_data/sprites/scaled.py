@@ -14,7 +14,7 @@ _BULK = 0.5  # share of a size's pictures from which it pays to resize the rest 
 
 
 class ScaledSprites:
-    """Draws pictures uniformly, each at a size of its own, as `Sprites`.
+    """Pictures at given sizes, as `Sprites`.
 
     Resizing costs more than all the rest of placing an object, and one that is rejected has to be resized as
     well; so every result is kept.
@@ -31,11 +31,17 @@ class ScaledSprites:
         self.sides = scale.sides(self.frame)
         self._forget()
 
-    def draw(self, rng: np.random.Generator, n: int) -> tuple[Sprites, np.ndarray]:
-        """Draw ``n`` pictures with replacement; return where they are and their indices ``[n]``."""
-        picture = rng.integers(len(self.images), size=n)
-        size = self.scale.draw(rng, n, self.frame) - self.sides[0]
-        wanted = size * len(self.images) + picture
+    def find(self, picture: np.ndarray, side: np.ndarray) -> tuple[Sprites, np.ndarray]:
+        """Return where pictures lie at these sizes.
+
+        Args:
+            picture: int64 ``[n]``.
+            side: int64 ``[n]``, pixels; among ``sides``.
+
+        Returns:
+            The sprites, and the indices ``[n]`` of those asked for.
+        """
+        wanted = (side - self.sides[0]) * len(self.images) + picture
         index = self.sprite_of[wanted]
         if index.min(initial=0) < 0:
             self._keep(wanted)

@@ -92,7 +92,7 @@ def test_how_resized_digits_are_kept_does_not_change_the_scenes(monkeypatch, nam
     monkeypatch.setattr(scaled, name, value)
     multi_mnist._sprites.cache_clear()
     again = draw_scenes(generator, 0, "train", 0, 3000)
-    room = generator._sprites("train").sprites.room
+    room = generator._source("train", None).sprites.sprites.room
     multi_mnist._sprites.cache_clear()
     assert differences(again, expected) == []
     assert (room == 1437 * 16) == (name == "_BULK")  # with little memory, digits are forgotten on the way
@@ -116,8 +116,8 @@ def test_test_scenes_are_made_of_test_digits():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"canvas": 20}, "canvas 20 is too small: digits are up to 31 pixels"),
-        ({"canvas": 20, "scale": "1"}, "canvas 20 is too small: digits are up to 28 pixels"),
+        ({"canvas": 20}, "canvas 20 is too small: digits of these sizes need 31"),
+        ({"canvas": 20, "scale": "1"}, "canvas 20 is too small: digits of these sizes need 28"),
         ({"value_range": (200, 10)}, "value_range"),
         ({"overlap": False, "overlap_rule": "boxes", "margin": -1}, "margin"),
     ],
