@@ -1,0 +1,1 @@
+"""Towers of blocks: how they are stacked, and whether they stand."""
