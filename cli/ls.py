@@ -8,23 +8,33 @@ from cli.console import emit_json, emit_table
 from cli.options import json_option
 
 KINDS = ("generators", "presets", "models", "metrics")
+SETTINGS = "settings"
 
 
-@click.command("ls", short_help="List generators, presets, models and metrics.")
-@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.command("ls", short_help="List generators, presets, models and metrics, or the settings of one.")
+@click.argument("kind", required=False, type=click.Choice([*KINDS, SETTINGS]))
+@click.argument("name", required=False)
 @json_option
-def ls_command(kind: str | None, as_json: bool) -> None:
-    """List what can be named on the command line, installed plug-ins included.
+def ls_command(kind: str | None, name: str | None, as_json: bool) -> None:
+    """List what can be named on the command line, installed plug-ins included; or the settings of NAME.
 
     \b
     mobj ls presets
+    mobj ls settings multi-dsprites
     """
-    listing = {name: _rows(name) for name in ([kind] if kind else KINDS)}
+    if (kind == SETTINGS) != (name is not None):
+        raise click.UsageError(
+            f"`mobj ls {SETTINGS} NAME` takes the name of a generator or model, the others none."
+        )
+    if name is not None:
+        listing = {name: _settings(name)}
+    else:
+        listing = {each: _rows(each) for each in ([kind] if kind else KINDS)}
     if as_json:
         emit_json({"schema_version": 1, **listing})
         return
-    for name, rows in listing.items():
-        emit_table(list(rows.items()), (name, ""))
+    for title, rows in listing.items():
+        emit_table(list(rows.items()), (title, ""))
 
 
 def _rows(kind: str) -> dict[str, str]:
@@ -39,4 +49,26 @@ def _rows(kind: str) -> dict[str, str]:
         from metrics import METRICS
 
         rows = {name: spec.description for name, spec in METRICS.items()} | rows
+    return rows
+
+
+def _settings(name: str) -> dict[str, str]:
+    """Return the settings of a generator or a model: name -> default, values and meaning."""
+    import dataclasses
+
+    from multiobj_data.errors import UsageError, did_you_mean
+    from multiobj_data.plugins import names, resolve
+    from multiobj_data.settings import choices, settings_of
+
+    known = {each: kind for kind in ("generators", "models") for each in names(kind)}
+    if name not in known and ":" not in name:
+        raise UsageError(f"no generator or model named {name!r}.{did_you_mean(name, known)}")
+    thing = resolve(known.get(name, "generators"), name)
+    config = thing if dataclasses.is_dataclass(thing) else getattr(thing, "config_type", None)
+    if not isinstance(config, type):
+        return {}
+    rows = {}
+    for setting in settings_of(config):
+        values = "|".join(map(str, choices(config, setting.name)))
+        rows[setting.name] = f"[{setting.default!r}{': ' + values if values else ''}] {setting.about}"
     return rows
