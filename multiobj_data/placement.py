@@ -24,7 +24,9 @@ MIN_ACCEPTANCE = 1e-5
 
 _BATCH = (256, 32768)  # fewest and most candidates at a time: their numbers fit into the cache
 _DRAWN = 512  # scenes of which objects are drawn at a time
-_PROBE = 4000  # candidates in a feasibility estimate
+_PROBE = (200, 4000)  # fewest and most candidates in a feasibility estimate: fewer of large objects
+_SOME = 20  # hits from which a share is known well enough
+_MANY = 40_000  # single objects proposed at a time, for rare ones
 
 
 class Proposal(Protocol):
@@ -229,27 +231,29 @@ def estimate_acceptance(rng: np.random.Generator, source: Source, count: int, ru
     Objects join one by one; after each, the share of survivors is noted and the survivors are resampled to
     the full number (multilevel splitting), so that a share of 1e-9 costs no more than one of 0.1.
     """
+    side = source.nothing().sprites.tile.shape[1]
+    n = int(np.clip(_PROBE[1] * 64**2 / side**2, *_PROBE))
     acceptance = 1.0
     objects: list[Placed] = []
     for _ in range(count):
-        objects.append(source.propose(rng, _PROBE).settle(rng))
+        objects.append(source.propose(rng, n).settle(rng))
         keep = _survivors(rules, objects)
         if isinstance(keep, np.ndarray):
-            acceptance *= len(keep) / _PROBE
+            acceptance *= len(keep) / n
             if not len(keep):
                 return 0.0
-            keep = keep[rng.integers(len(keep), size=_PROBE)]
+            keep = keep[rng.integers(len(keep), size=n)]
             objects = [placed[keep] for placed in objects]
     if rules.include is not None and count:
-        share = float(_includes(objects, rules.include, _PROBE).mean())
-        acceptance *= share if share > 20 / _PROBE else _rare_share(rng, source, count, rules.include)
+        share = float(_includes(objects, rules.include, n).mean())
+        acceptance *= share if share > _SOME / n else _rare_share(rng, source, count, rules.include)
     return acceptance
 
 
 def _rare_share(rng: np.random.Generator, source: Source, count: int, wanted: Condition) -> float:
     """Estimate the share of scenes that hold an object of the wanted ones, from single, undrawn objects."""
     tried = found = 0
-    while found < 20 and tried < 10 / MIN_ACCEPTANCE:
-        found += int(_includes([source.propose(rng, 10 * _PROBE)], wanted, 10 * _PROBE).sum())
-        tried += 10 * _PROBE
+    while found < _SOME and tried < 10 / MIN_ACCEPTANCE:
+        found += int(_includes([source.propose(rng, _MANY)], wanted, _MANY).sum())
+        tried += _MANY
     return 1 - (1 - found / tried) ** count

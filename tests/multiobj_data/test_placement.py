@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import chisquare
 
 from multiobj_data.errors import InfeasibleError
-from multiobj_data.overlap import Overlap
+from multiobj_data.overlap import Overlap, Placed
 from multiobj_data.placement import Rules, estimate_acceptance, lay_out, place
 from multiobj_data.sprites.bank import Sprites
 
@@ -17,6 +17,9 @@ class Corners:
 
     def __init__(self, canvas):
         self.canvas = canvas
+
+    def nothing(self):
+        return Placed.nowhere(CORNER)
 
     def propose(self, rng, n):
         return place(rng, CORNER, np.zeros(n, np.int64), self.canvas, {"letter": rng.integers(3, size=n)})
