@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 import click
 
-from multiobj_data.errors import MobjError, UsageError
+from multiobj_data.errors import MobjError, UsageError, quoted
 
 _LINE_EVERY = 10.0  # seconds between progress lines where there is no terminal
 _MOST_SEEDS = 1000
@@ -21,18 +23,62 @@ _LARGEST_SEED = 2**32 - 1
 
 
 class InterruptedRunError(MobjError):
-    """Ctrl-C, with the line that goes on from here."""
+    """Ctrl-C or SIGTERM, with the line that goes on from here."""
 
     exit_code = 130
 
 
 @contextmanager
-def resumable(command: str) -> Iterator[None]:
-    """On Ctrl-C, say which command continues."""
+def resumable(command: str, *, sigterm: bool = True) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM, say which command continues; see `interruptible`."""
+    with interruptible(f"nothing finished is lost. To continue: {command}", sigterm=sigterm):
+        yield
+
+
+@contextmanager
+def interruptible(consequence: str, *, sigterm: bool = True) -> Iterator[None]:
+    """On Ctrl-C or SIGTERM, tidy up and say what that means.
+
+    Args:
+        consequence: What is left, and what to type next.
+        sigterm: Whether SIGTERM, as batch systems and `kill` send it, is to count; not where the work inside deals
+            with it.
+
+    Raises:
+        InterruptedRunError: After either.
+    """
+    try:
+        with _sigterm_as_ctrl_c() if sigterm else nullcontext():
+            yield
+    except KeyboardInterrupt:
+        raise InterruptedRunError(f"interrupted; {consequence}") from None
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the tidying up
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before != signal.SIG_DFL or threading.current_thread() is not threading.main_thread():
+        yield  # someone else decides what it means
+        return
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError(f"interrupted; nothing finished is lost. To continue: {command}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def refuse_empty_options(options: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for an option that was given without a text: ``--out ''``, often an unset variable."""
+    for name, value in options.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            raise UsageError(
+                f"--{name.replace('_', '-')}: expected a text, got an empty one; give one, or leave the option out."
+            )
 
 
 def same_command(*more: str) -> str:
@@ -150,8 +196,9 @@ def is_terminal(stream: TextIO | None) -> bool:
 def parse_range(text: str) -> tuple[int, int]:
     """Read ``i/n`` of ``--shard-range``."""
     part, sign, parts = text.partition("/")
-    if not (sign and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise UsageError(f"--shard-range: expected i/n with 0 <= i < n, e.g. 0/4, got {text!r}.")
+    numbers = sign and part.isdecimal() and parts.isdecimal() and len(parts) < 10 and len(part) < 10
+    if not numbers or int(part) >= int(parts):
+        raise UsageError(f"--shard-range: expected i/n with 0 <= i < n, e.g. 0/4, got {quoted(text)}.")
     return int(part), int(parts)
 
 

@@ -12,6 +12,7 @@ import click
 
 from cli.console import emit_json, emit_table, progress, say, start_logging
 from cli.options import device_option, json_option
+from cli.request import digits_root_for
 from cli.subjects import Subject, find_subject
 
 _ADVICE = (
@@ -118,7 +119,10 @@ def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
 
     if options["data"]:
         return nullcontext(open_dataset(options["data"], options["split"]))
-    return find_split(reference or {}, options["split"], say, digits_root=options["digits_root"])
+    manifest = (reference or {}).get("manifest")
+    generator = manifest.get("generator") if isinstance(manifest, dict) else None
+    root = digits_root_for(str(generator), options["digits_root"])
+    return find_split(reference or {}, options["split"], say, digits_root=root)
 
 
 def _refuse_damage(source: Any) -> None:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from cli.console import InterruptedRunError, emit_json, progress, same_command, say, start_logging
+from cli.console import (
+    emit_json,
+    interruptible,
+    progress,
+    refuse_empty_options,
+    same_command,
+    say,
+    start_logging,
+)
 from cli.options import json_option
 from multiobj_data.exports.names import FORMATS
 
@@ -60,16 +68,13 @@ def export_command(
     from multiobj_data.exports.subset import Subset
 
     start_logging()
+    refuse_empty_options({"out": out, "license": licence})
     total = Subset.of(Path(folder), splits, limit).total
-    try:
-        with progress("export", total, "scenes") as advance:
-            done = export(
-                folder, format_name, out, splits=splits, limit=limit, licence=licence, on_progress=advance
-            )
-    except KeyboardInterrupt:
-        raise InterruptedRunError(
-            f"interrupted; the unfinished export was removed. To start again: {same_command()}"
-        ) from None
+    consequence = f"the unfinished export was removed. To start again: {same_command()}"
+    with interruptible(consequence), progress("export", total, "scenes") as advance:
+        done = export(
+            folder, format_name, out, splits=splits, limit=limit, licence=licence, on_progress=advance
+        )
     if done.request["licence"] is None:
         say("NOTE: the data's licence is not known; name it with --license before you publish.")
     if format_name == "croissant" and out:

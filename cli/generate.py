@@ -12,6 +12,7 @@ from cli.console import (
     emit_table,
     parse_range,
     progress,
+    refuse_empty_options,
     resumable,
     same_command,
     say,
@@ -71,7 +72,7 @@ class _WithPresets(click.Command):
     "--holdout",
     metavar="TEXT",
     help="Objects that train, val and test never show, e.g. 'shape=heart & colour=red'; every scene of the split "
-    "ood holds one.",
+    "ood holds one. `mobj ls settings NAME` lists the factors.",
 )
 @click.option(
     "--ood-set",
@@ -97,14 +98,21 @@ class _WithPresets(click.Command):
     metavar="KEY=VALUE",
     help="Any other setting of the generator (repeatable); `mobj ls settings NAME` lists them.",
 )
-@click.option("--train", type=click.IntRange(min=0), metavar="N", help="Training scenes.  [default: 10000]")
+@click.option(
+    "--train",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Training scenes.  [default: 10000, or the preset's]",
+)
 @click.option(
     "--val",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Validation scenes (from the training digits).  [default: 0]",
+    help="Validation scenes (from the training digits).  [default: 0, or the preset's: some bring 5,000 or 10,000]",
 )
-@click.option("--test", type=click.IntRange(min=0), metavar="N", help="Test scenes.  [default: 1000]")
+@click.option(
+    "--test", type=click.IntRange(min=0), metavar="N", help="Test scenes.  [default: 1000, or the preset's]"
+)
 @click.option(
     "--ood",
     type=click.IntRange(min=0),
@@ -159,8 +167,11 @@ def generate_command(name: str | None, **options: Any) -> None:
 
     from multiobj_data.executors import in_processes, on_cluster
     from multiobj_data.generation import generate, tasks_of
+    from multiobj_data.memory import keep_freed_memory
 
     start_logging()
+    refuse_empty_options({key: value for key, value in options.items() if key != "settings"})
+    shard_range = parse_range(options["shard_range"])
     plan = plan_of_request(name, options)
     folder = Path(options["out"] or f"data/{(options['preset'] or plan.name).replace(':', '-')}")
     _refuse_two_places(options)
@@ -168,18 +179,18 @@ def generate_command(name: str | None, **options: Any) -> None:
     if options["dry_run"]:
         from multiobj_data.forecast import forecast
 
-        _print_forecast(forecast(plan, workers), options["as_json"])
+        _print_forecast(forecast(plan, workers, shard_range), shard_range, options["as_json"])
         return
-    part, parts = parse_range(options["shard_range"])
-    total = sum(task.rows for task in tasks_of(plan, (part, parts)))
+    total = sum(task.rows for task in tasks_of(plan, shard_range))
     scheduler = options["scheduler"]
     place = on_cluster(scheduler) if scheduler else nullcontext(in_processes(workers))
     with resumable(same_command()), place as run, progress("generate", total, "scenes") as advance:
-        manifest = generate(plan, folder, run=run, shard_range=(part, parts), on_progress=advance)
+        keep_freed_memory()  # this process draws too, where --workers is 1
+        manifest = generate(plan, folder, run=run, shard_range=shard_range, on_progress=advance)
     if manifest is None:
         say(
-            f"range {part}/{parts} is done; the manifest is written when the other ranges are. Ranges in folders of "
-            "their own become one data set by `mobj merge`."
+            f"range {_range_text(shard_range)} is done; the manifest is written when the other ranges are. Ranges in "
+            "folders of their own become one data set by `mobj merge`."
         )
         if options["as_json"]:
             emit_json({"schema_version": 1, "folder": str(folder), "complete": False})
@@ -232,15 +243,22 @@ def _print_result(folder: Any, manifest: Any, sheet: str | None, as_json: bool) 
     click.echo(f"{manifest.dataset} in {folder}" + (f"; look at {sheet}" if sheet else ""))
 
 
-def _print_forecast(prospect: Any, as_json: bool) -> None:
+def _range_text(shard_range: tuple[int, int]) -> str:
+    return "/".join(map(str, shard_range))
+
+
+def _print_forecast(prospect: Any, shard_range: tuple[int, int], as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:
         emit_json({"schema_version": 1, **asdict(prospect)})
         return
+    if shard_range != (0, 1):
+        click.echo(f"range {_range_text(shard_range)} of the shards:")
     for name, rows in prospect.splits.items():
         click.echo(f"{name}: {rows:,} scenes")
     click.echo(f"shards: {prospect.shards}, about {prospect.bytes / 1e6:,.0f} MB")
-    for count, share in prospect.acceptance.items():
-        click.echo(f"{count} objects: about {share:.2g} of candidate scenes accepted")
+    for split, shares in (("", prospect.acceptance), ("ood, ", prospect.ood_acceptance)):
+        for count, share in shares.items():
+            click.echo(f"{split}{count} objects: about {share:.2g} of candidate scenes accepted")
     click.echo(f"about {prospect.seconds:,.0f} s with {prospect.workers} workers")

@@ -21,11 +21,12 @@ def inspect_command(path: str, as_json: bool) -> None:
     """
     from pathlib import Path
 
-    document = _checkpoint(path) if Path(path).is_file() else _dataset(Path(path))
+    kind = "checkpoint" if Path(path).is_file() else "dataset"
+    document = _checkpoint(path) if kind == "checkpoint" else _dataset(Path(path))
     if as_json:
-        emit_json({"schema_version": 1, **document})
+        emit_json({"schema_version": 1, "kind": kind, **document})
         return
-    for name, value in document.items():
+    for name, value in (_checkpoint_lines if kind == "checkpoint" else _dataset_lines)(document).items():
         if isinstance(value, dict) and value:
             click.echo(f"{name}:")
             emit_table([(key, _short(item)) for key, item in value.items()], ("", ""))
@@ -39,35 +40,77 @@ def _dataset(folder: Any) -> dict[str, Any]:
 
     manifest = Manifest.read(folder)
     shard = next(shard for split in manifest.splits.values() for shard in split.shards)
-    fields: dict[str, str] = {}
+    fields: dict[str, dict[str, Any]] = {}
     with open_shard(folder / shard.file) as file:
         file.visititems(lambda name, item: fields.update(_field(name, item)))
     return {
-        "data set": manifest.dataset,
-        "made by": f"mobj {manifest.toolkit}, generator {manifest.generator}, seed {manifest.seed}",
-        "image shape": list(manifest.image_shape),
+        "dataset": manifest.dataset,
+        "generator": manifest.generator,
+        "toolkit": manifest.toolkit,
+        "seed": manifest.seed,
+        "image_shape": list(manifest.image_shape),
+        "max_objects": manifest.max_objects,
+        "shard_rows": manifest.shard_rows,
         "splits": {
-            name: f"{split.rows:,} scenes, shards: {len(split.shards)}"
+            name: {"rows": split.rows, "shards": len(split.shards), "acceptance": split.acceptance}
             for name, split in manifest.splits.items()
         },
-        "acceptance": {
-            f"{name}, {count} objects": f"{row['acceptance']:.4g} ({row['attempts']:,} candidates)"
-            for name, split in manifest.splits.items()
-            for count, row in split.acceptance.items()
-        },
-        "settings": manifest.config,
+        "config": manifest.config,
         "fields": fields,
-        "sources (SHA-256)": manifest.sources,
+        "sources": manifest.sources,
         "notes": manifest.notes,
     }
 
 
-def _field(name: str, item: Any) -> dict[str, str]:
+def _dataset_lines(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the same for people: title -> text, list, or a table's rows."""
+    splits = document["splits"]
+    return {
+        "data set": document["dataset"],
+        "made by": f"mobj {document['toolkit']}, {_maker(document)}",
+        "image shape": document["image_shape"],
+        "splits": {
+            name: f"{split['rows']:,} scenes, shards: {split['shards']}" for name, split in splits.items()
+        },
+        "acceptance": {
+            f"{name}, {count} objects": f"{row['acceptance']:.4g} ({row['attempts']:,} candidates)"
+            for name, split in splits.items()
+            for count, row in split["acceptance"].items()
+        },
+        "settings": _flat(document["config"]),
+        "fields": {name: _field_line(field) for name, field in document["fields"].items()},
+        "sources (SHA-256)": document["sources"],
+        "notes": document["notes"],
+    }
+
+
+def _maker(document: dict[str, Any]) -> str:
+    from multiobj_data.manifest import CONVERTED
+
+    if document["generator"].startswith(CONVERTED):
+        return f"converted by `mobj convert {document['generator'].removeprefix(CONVERTED)}`"
+    return f"generator {document['generator']}, seed {document['seed']}"
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings, those within one as ``protocol.size``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value) if isinstance(value, dict) and value else None
+        flat |= {name: value} if inner is None else {f"{name}.{key}": item for key, item in inner.items()}
+    return flat
+
+
+def _field(name: str, item: Any) -> dict[str, dict[str, Any]]:
     if not hasattr(item, "dtype"):
         return {}
-    shape = ", ".join(map(str, item.shape[1:]))
-    packed = f", {item.compression}" if item.compression else ""
-    return {name: f"{item.dtype} [n{', ' + shape if shape else ''}]{packed}"}
+    shape = [int(size) for size in item.shape[1:]]  # of one scene
+    return {name: {"dtype": str(item.dtype), "shape": shape, "compression": item.compression}}
+
+
+def _field_line(field: dict[str, Any]) -> str:
+    packed = f", {field['compression']}" if field["compression"] else ""
+    return f"{field['dtype']} [{', '.join(['n', *map(str, field['shape'])])}]{packed}"
 
 
 def _checkpoint(path: str) -> dict[str, Any]:
@@ -79,10 +122,23 @@ def _checkpoint(path: str) -> dict[str, Any]:
         "model": content["model_id"],
         "steps": content["step"],
         "seed": content["seed"],
-        "image shape": content["image_shape"],
+        "image_shape": list(content["image_shape"]),
         "weights": sum(weights.numel() for weights in content["weights"].values()),
-        "settings": content["config"],
-        "trained on": ", ".join(map(str, (manifest.get("dataset"), content["data"].get("folder")))),
+        "config": content["config"],
+        "dataset": manifest.get("dataset"),
+        "folder": content["data"].get("folder"),
+    }
+
+
+def _checkpoint_lines(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": document["model"],
+        "steps": document["steps"],
+        "seed": document["seed"],
+        "image shape": document["image_shape"],
+        "weights": document["weights"],
+        "settings": document["config"],
+        "trained on": f"{document['dataset']}, {document['folder']}",
     }
 
 

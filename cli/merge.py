@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.console import emit_json, progress, resumable, same_command, say, start_logging
+from cli.console import emit_json, progress, refuse_empty_options, resumable, same_command, say, start_logging
 from cli.options import json_option
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def merge_command(parts: tuple[str, ...], out: str, copy: bool, dry_run: bool, a
     from multiobj_data.merging import merge, survey
 
     start_logging()
+    refuse_empty_options({"out": out})
     folders, target = [Path(part) for part in parts], Path(out)
     with resumable(same_command()):
         with progress("check", _scenes(folders[0]), "scenes") as advance:

@@ -102,7 +102,7 @@ def train_command(model: str, **options: Any) -> None:
     out = options["out"] or f"runs/{model.replace(':', '-')}"
     results: dict[int, Any] = {}
     failed: dict[int, str] = {}
-    with resumable(same_command("--resume")):
+    with resumable(same_command("--resume"), sigterm=False):  # `train` ends the step and saves first
         for seed in seeds:
             try:
                 results[seed] = _train_one(model, source, validation, out, seed, settings, options)

@@ -6,6 +6,7 @@ import click
 
 from cli.console import emit_json, progress, resumable, same_command, start_logging
 from cli.options import json_option
+from cli.request import digits_root_for
 
 
 @click.command("verify", short_help="Check every byte of a data set; repair it.")
@@ -44,17 +45,18 @@ def verify_command(
     path = Path(folder)
     share = _share(regenerate) if regenerate else 0.0
     manifest = Manifest.read(path)
+    root = digits_root_for(manifest.generator, digits_root)
     total = sum(split.rows for split in manifest.splits.values())
     with progress("verify", total, "scenes") as advance:
         problems = verification.verify(path, manifest, advance)
     repaired = [problem for problem in problems if problem.repairable and repair]
     if repaired:
         with resumable(same_command()), progress("repair", total, "scenes") as advance:
-            generate(plan_of(manifest, digits_root=digits_root), path, on_progress=advance)
+            generate(plan_of(manifest, digits_root=root), path, on_progress=advance)
         problems = verification.verify(path, manifest)
     compared = 0
     if share and not problems:
-        plan = plan_of(manifest, digits_root=digits_root)
+        plan = plan_of(manifest, digits_root=root)
         compared, problems = verification.regenerate(path, manifest, plan, share, np.random.default_rng())
     if as_json:
         facts = {"problems": [asdict(p) for p in problems], "repaired": [asdict(p) for p in repaired]}
@@ -65,20 +67,29 @@ def verify_command(
         for problem in problems:
             click.echo(f"{problem.kind}: {problem.file}: {problem.detail}")
     if problems:
-        cure = f"run `mobj verify --repair {folder}`" if any(p.repairable for p in problems) else "see above"
+        cure = _cure(folder, manifest.generator) if any(p.repairable for p in problems) else "see above"
         raise VerificationError(f"{folder}: {len(problems)} of its files are not as they should be; {cure}.")
     if not as_json:
         drawn = f"; {compared:,} scenes drawn anew are equal" if compared else ""
         click.echo(f"{folder}: {total:,} scenes, every byte as written{drawn}.")
 
 
+def _cure(folder: str, generator: str) -> str:
+    from multiobj_data.manifest import CONVERTED
+
+    if generator.startswith(CONVERTED):
+        name = generator.removeprefix(CONVERTED)
+        return f"to write it again, run the same `mobj convert {name} SOURCE --out {folder}`"
+    return f"run `mobj verify --repair {folder}`"
+
+
 def _share(text: str) -> float:
-    from multiobj_data.errors import UsageError
+    from multiobj_data.errors import UsageError, quoted
 
     try:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise UsageError(f"--regenerate: expected a share such as 1% or 0.01, got {text!r}.")
+        raise UsageError(f"--regenerate: expected a share such as 1% or 0.01, got {quoted(text)}.")
     return value

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multiobj_data.errors import UsageError
+from multiobj_data.errors import UsageError, quoted
 
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_NUMBER = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+))"
 _FORMS = "'plain', 'noise', 'noise:0.8,0.1,0.2' (gain, offset, deviation), 'grid' or 'grid:5,0.4' (spacing, grey level)"
+
+
+_LARGEST = 1000  # far beyond what can be told apart
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,58 @@ class Background:
         if self.text == "plain":
             return "plain", ()
         if match := re.fullmatch(rf"noise(?::{_NUMBER},{_NUMBER},{_NUMBER})?", self.text):
-            return "noise", tuple(map(float, match.groups(default=""))) if match[1] else (0.8, 0.1, 0.2)
-        if match := re.fullmatch(rf"grid(?::(\d+),{_NUMBER})?", self.text):
-            spacing, level = (int(match[1]), float(match[2])) if match[1] else (5, 0.4)
-            if spacing >= 2 and level <= 1:
-                return "grid", (spacing, level)
-        raise UsageError(f"background: expected {_FORMS}, got {self.text!r}.")
+            constants = tuple(map(float, match.groups(default=""))) if match[1] else (0.8, 0.1, 0.2)
+            for name, value in zip(("a gain", "an offset", "a deviation"), constants, strict=True):
+                self._require(0 <= value <= _LARGEST, f"{name} between 0 and {_LARGEST}", value)
+            self._refuse_blank(*constants)
+            return "noise", constants
+        if match := re.fullmatch(rf"grid(?::{_NUMBER},{_NUMBER})?", self.text):
+            spacing, level = (float(match[1]), float(match[2])) if match[1] else (5.0, 0.4)
+            whole = spacing == spacing // 1 and 2 <= spacing <= _LARGEST
+            self._require(whole, f"a spacing of 2 to {_LARGEST} whole pixels", spacing)
+            self._require(0 <= level <= 1, "a grey level between 0 and 1", level)
+            return "grid", (spacing, level)
+        raise UsageError(f"background: expected {_FORMS}, got {quoted(self.text)}.")
+
+    def _refuse_blank(self, gain: float, offset: float, deviation: float) -> None:
+        white = offset >= 1 + 4 * deviation  # but for 1 in 30,000 pixels
+        if white or gain < 1 / 255:  # less than a grey level
+            raise UsageError(
+                f"background: expected a gain of at least 1/255 and an offset below 1, such as 0.8 and 0.1, got "
+                f"{quoted(self.text)}, through which nothing can be seen."
+            )
+
+    def check(self, canvas: int) -> None:
+        """Refuse a grid whose lines may lie outside a canvas of this side.
+
+        Raises:
+            UsageError: Its spacing is larger than the canvas.
+        """
+        kind, constants = self._parse()
+        if kind == "grid":
+            self._require(
+                constants[0] <= canvas, f"a spacing of at most the canvas, {canvas} pixels", constants[0]
+            )
+
+    def notes(self, grounds: np.ndarray) -> list[str]:
+        """Return what to say of a grid whose lines do not show, being at least as dark as the ground.
+
+        Args:
+            grounds: uint8 ``[m]``, the brightest channel of some grounds.
+        """
+        kind, constants = self._parse()
+        share = float((grounds < round(255 * constants[1])).mean()) if kind == "grid" else 1.0
+        if share == 1:
+            return []
+        where = f"{share:.0%} of the grounds" if share else "no ground"
+        return [
+            f"background {self.text}: lines show only where a scene is darker than their grey ({constants[1]:g}): on "
+            f"{where}, and over dark objects"
+        ]
+
+    def _require(self, holds: bool, what: str, value: float) -> None:
+        if not holds:
+            raise UsageError(f"background: expected {what}, got {value:g} in {quoted(self.text)}.")
 
     def draw(self, rng: np.random.Generator, n: int, canvas: int, channels: int) -> Backdrop | None:
         """Draw the background of ``n`` scenes; ``None`` if it is plain."""

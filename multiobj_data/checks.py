@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -23,19 +24,36 @@ def check_generator(generator: Generator) -> None:
     Raises:
         AssertionError: With a sentence that says what does not hold.
     """
-    for check in (_check_configuration, _check_determinism, _check_scenes, _check_slicing):
+    for check in (_check_configuration, _check_scenes, _check_determinism, _check_slicing):
         check(generator)
 
 
 def _check_configuration(generator: Generator) -> None:
+    if isinstance(generator, type):
+        name = generator.__name__
+        raise AssertionError(f"expected a generator, got the class {name} itself; give {name}().")
     _require(dataclasses.is_dataclass(generator), "a generator is a dataclass")
     frozen = getattr(type(generator), "__dataclass_params__").frozen  # noqa: B009  # mypy does not know it
     _require(frozen, "a generator is a *frozen* dataclass")
+    _require(
+        isinstance(getattr(generator, "id", None), str), "a generator has an `id`, a text such as fruits-v1"
+    )
+    _require(callable(getattr(generator, "scenes", None)), "a generator has a method `scenes`")
     name, _, version = generator.id.rpartition("-v")
     _require(bool(name) and version.isdigit(), f"id {generator.id!r} ends in a version such as -v1")
     again = build(type(generator), json.loads(json.dumps(recorded(generator))))
     _require(recorded(again) == recorded(generator), "the configuration survives JSON")
     _require(pickle.loads(pickle.dumps(generator)) == generator, "a generator can be pickled")
+
+
+def _check_scenes(generator: Generator) -> None:
+    scenes: Any = generator.scenes(block_rng(0, "train", 0), BLOCK, split="train", first=0)
+    _require(
+        isinstance(scenes, Scenes), f"`scenes` returns multiobj_data.Scenes, got {type(scenes).__name__}"
+    )
+    _require(len(scenes) == BLOCK, f"asked for {BLOCK} scenes, there come as many, got {len(scenes)}")
+    for problem in scene_problems(scenes):
+        raise AssertionError(problem)
 
 
 def _check_determinism(generator: Generator) -> None:
@@ -47,13 +65,6 @@ def _check_determinism(generator: Generator) -> None:
     before = repr(np.random.get_state())  # noqa: NPY002
     generator.scenes(block_rng(0, "test", 0), 8, split="test", first=0)
     _require(repr(np.random.get_state()) == before, "the global random state is left alone")  # noqa: NPY002
-
-
-def _check_scenes(generator: Generator) -> None:
-    scenes = generator.scenes(block_rng(0, "train", 0), BLOCK, split="train", first=0)
-    _require(len(scenes) == BLOCK, f"asked for {BLOCK} scenes, got {len(scenes)}")
-    for problem in scene_problems(scenes):
-        raise AssertionError(problem)
 
 
 def _check_slicing(generator: Generator) -> None:

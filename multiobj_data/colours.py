@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError, did_you_mean, quoted
 from multiobj_data.factors import Choice, Law, Uniform, Values
 from multiobj_data.laws import TOLERANCE, close, column, parse_number
 
@@ -239,7 +239,7 @@ def parse_colours(text: str) -> Law:
         hint = did_you_mean(kind, known) if kind not in known else ""
         hint = hint if "Did you mean" in hint else ""  # the list is in the sentence already
         raise UsageError(
-            f"colours: expected one of {', '.join(map(repr, _EXAMPLES))} or colour names, got {text!r}.{hint}"
+            f"colours: expected one of {', '.join(map(repr, _EXAMPLES))} or colour names, got {quoted(text)}.{hint}"
         ) from None
 
 

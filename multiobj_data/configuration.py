@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError, did_you_mean, quoted, shortened
 
 T = TypeVar("T")
 
@@ -17,14 +17,21 @@ UNRECORDED: Mapping[str, Any] = {"recorded": False}
 """Field metadata for what does not define the data: where files lie on this machine."""
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, str]:
-    """Return ``{"key": "value"}`` from texts ``key=value``."""
-    values = {}
+def parse_assignments(assignments: Iterable[str], option: str = "--set") -> dict[str, str]:
+    """Return ``{"key": "value"}`` from texts ``key=value``; errors name the option that gave them.
+
+    Raises:
+        UsageError: A text is none, or two set the same key.
+    """
+    values: dict[str, str] = {}
     for text in assignments:
-        key, sign, value = text.partition("=")
-        if not sign or not key.strip():
-            raise UsageError(f"--set: expected key=value, got {text!r}.")
-        values[key.strip()] = value.strip()
+        key, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not key:
+            raise UsageError(f"{option}: expected key=value, got {quoted(text)}.")
+        if key in values:
+            both = (f"{option} {shortened(f'{key}={text}')}" for text in (values[key], value))
+            raise UsageError(f"{' and '.join(both)} set the same; give one of the two.")
+        values[key] = value
     return values
 
 
@@ -39,11 +46,15 @@ def build(cls: type[T], values: Mapping[str, Any]) -> T:
         UsageError: Unknown field, or a value that cannot be read as its type.
     """
     hints = typing.get_type_hints(cls)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise UsageError(f"{cls.__name__} has no setting {key!r}.{did_you_mean(key, known)}")
-    return cls(**{key: _convert(cls.__name__, key, value, hints[key]) for key, value in values.items()})
+            raise UsageError(f"{cls.__name__} has no setting {quoted(key)}.{did_you_mean(key, known)}")
+    owner = cls.__name__
+    return cls(
+        **{key: _convert(owner, key, value, hints[key], defaults[key]) for key, value in values.items()}
+    )
 
 
 def recorded(config: Any) -> dict[str, Any]:
@@ -59,14 +70,14 @@ def _plain(value: Any) -> Any:
     return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _convert(owner: str, key: str, value: Any, hint: Any) -> Any:
+def _convert(owner: str, key: str, value: Any, hint: Any, default: Any) -> Any:
     wanted = typing.get_args(hint) if _is_union(hint) else (hint,)
     for kind in wanted:
         try:
             return _read(value, kind)
         except (ValueError, TypeError, OverflowError):
             continue
-    raise UsageError(f"{owner}: {key} must be {_describe(hint)}, got {value!r}.")
+    raise UsageError(f"{owner}: {key} must be {_describe(hint, default)}, got {quoted(value)}.")
 
 
 def _is_union(hint: Any) -> bool:
@@ -108,9 +119,9 @@ def _read(value: Any, kind: Any) -> Any:
     raise ValueError
 
 
-def _describe(hint: Any) -> str:
+def _describe(hint: Any, default: Any) -> str:
     if _is_union(hint):
-        return " or ".join(_describe(kind) for kind in typing.get_args(hint))
+        return " or ".join(_describe(kind, default) for kind in typing.get_args(hint))
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     names = {
@@ -121,5 +132,6 @@ def _describe(hint: Any) -> str:
         type(None): "none",
     }
     if typing.get_origin(hint) is tuple:
-        return "numbers such as " + ",".join("0" for _ in typing.get_args(hint))
+        example = default if isinstance(default, tuple) else [0 for _ in typing.get_args(hint)]
+        return "numbers such as " + ",".join(map(str, example))  # the default is surely valid
     return names.get(hint, str(hint))

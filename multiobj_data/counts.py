@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multiobj_data.errors import UsageError
+from multiobj_data.errors import UsageError, quoted
 
+_MOST = 200
+_LARGEST_WEIGHT = 10**12
 _CYCLE_LIMIT = 128  # half a block: longer cycles would leave too few whole ones inside a block
 
 
@@ -41,24 +43,27 @@ class Counts:
         """Count -> weight, in increasing order of count."""
         weights: dict[int, float] = {}
         for part in self.text.split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?(?::(\d+(?:\.\d*)?|\.\d+))?\s*", part)
+            match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?(?::(\d+(?:\.\d*)?|\.\d+))?\s*", part)
             if match is None:
                 raise UsageError(
-                    f"counts: expected whole numbers such as '2,4', '0-2' or '1:3,2:1', got {self.text!r} "
-                    f"(the part {part!r} is none)."
+                    f"counts: expected whole numbers such as '2,4', '0-2' or '1:3,2:1', got "
+                    f"{quoted(self.text)} (the part {quoted(part)} is none)."
                 )
             low, high = int(match[1]), int(match[2] or match[1])
             weight = float(match[3]) if match[3] else 1.0
-            if high < low or weight <= 0:
-                raise UsageError(f"counts: {part!r} is an empty range or has no weight; write e.g. '1-3:2'.")
+            if high < low or not 0 < weight <= _LARGEST_WEIGHT:
+                raise UsageError(
+                    f"counts: {quoted(part)} is an empty range, or its weight is 0 or above {_LARGEST_WEIGHT:,}; write "
+                    "e.g. '1-3:2'."
+                )
+            if high > _MOST:  # before every number up to it is listed
+                raise UsageError(f"counts: at most {_MOST} objects a scene, got {quoted(part)}.")
             for count in range(low, high + 1):
                 if count in weights:
                     raise UsageError(
-                        f"counts: {count} is given twice in {self.text!r}; give each count once."
+                        f"counts: {count} is given twice in {quoted(self.text)}; give each count once."
                     )
                 weights[count] = weight
-        if max(weights) > 200:
-            raise UsageError(f"counts: at most 200 objects a scene, got {max(weights)} in {self.text!r}.")
         return dict(sorted(weights.items()))
 
     @property
@@ -74,7 +79,9 @@ class Counts:
         """
         left = {n: weight for n, weight in self.weights.items() if n != count}
         if not left:
-            raise UsageError(f"counts: {self.text!r} leaves nothing without {count}.")
+            raise UsageError(
+                f"counts: {quoted(self.text)} holds no other number than {count}; give others as well."
+            )
         return Counts(weighted(left))
 
     def _cycle(self) -> np.ndarray | None:
@@ -82,8 +89,8 @@ class Counts:
         if any(w != int(w) for w in weights.values()):
             return None
         divisor = math.gcd(*(int(w) for w in weights.values()))
-        cycle = np.repeat(list(weights), [int(w) // divisor for w in weights.values()])
-        return cycle if len(cycle) <= _CYCLE_LIMIT else None
+        times = [int(w) // divisor for w in weights.values()]
+        return np.repeat(list(weights), times) if sum(times) <= _CYCLE_LIMIT else None
 
     def draw(self, rng: np.random.Generator, n: int, first: int) -> np.ndarray:
         """Return the counts of scenes ``first .. first + n - 1`` as int64 ``[n]``.

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+_LONGEST = 80  # characters of what the user gave that an error repeats
+
 
 class MobjError(Exception):
     """A failure whose message is meant for the user; the command line prints it without a traceback."""
@@ -44,6 +46,16 @@ class InfeasibleError(MobjError):
 def repair_hint(folder: Path) -> str:
     """Return what to type to have a data set repaired."""
     return f"run `mobj verify --repair {shlex.quote(str(folder))}`"
+
+
+def quoted(value: object) -> str:
+    """Return ``repr(value)``, cut where it is long: what the user gave, as errors show it."""
+    return shortened(repr(value))
+
+
+def shortened(text: str) -> str:
+    """Return a text, cut where it is long."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

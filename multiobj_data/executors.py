@@ -282,6 +282,7 @@ _one_at_a_time = threading.Lock()  # generators need not be safe for threads, no
 
 
 def _write_on_worker(order: tuple[Any, ...], task: tuple[Any, ...]) -> Finished:
+    keep_freed_memory()
     with _one_at_a_time:
         try:
             plan = _accept(order)

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.errors import InfeasibleError, UsageError, quoted
 from multiobj_data.laws import (
     LARGEST,
     Condition,
@@ -310,7 +310,7 @@ def parse_law(name: str, text: str) -> Law:
     except ValueError:
         raise UsageError(
             f"{name}: expected '0.75', '0.5..1', '0.5..1/6' (six values), '0.5,0.6,1' or '0.5:2,1:1' (weights),"
-            f" numbers with or without pi as in '0.5pi', got {text!r}."
+            f" numbers with or without pi as in '0.5pi', got {quoted(text)}."
         ) from None
 
 
@@ -322,7 +322,9 @@ def _range_law(name: str, text: str) -> Law:
         return Uniform(name, low, high)
     count = int(count_text)
     if not 2 <= count <= 10_000 or not low < high:
-        raise UsageError(f"{name}: expected 2 to 10,000 values between two increasing bounds, got {text!r}.")
+        raise UsageError(
+            f"{name}: expected 2 to 10,000 values between two increasing bounds, got {quoted(text)}."
+        )
     return Choice(name, tuple(np.linspace(low, high, count).tolist()))
 
 

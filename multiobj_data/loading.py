@@ -18,9 +18,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multiobj_data.errors import DataError, UsageError, did_you_mean, repair_hint
+from multiobj_data.errors import DataError, UsageError, did_you_mean, quoted, repair_hint
 from multiobj_data.generation import generate
-from multiobj_data.manifest import Manifest
+from multiobj_data.manifest import CONVERTED, Manifest
 from multiobj_data.plan import Plan, draw_scenes, plan_of
 from multiobj_data.randomness import BLOCK
 from multiobj_data.scenes import Scenes
@@ -103,7 +103,7 @@ class StoredScenes:
         maps, size, rows = self._maps, self._image_bytes, self.manifest.shard_rows
         # One join over slices of the maps: a NumPy fancy index for each shard costs several times as much.
         parts = []
-        for index in _checked(indices, len(self)):
+        for index in _checked(indices, len(self)).tolist():  # plain numbers are faster here
             shard, row = divmod(index, rows)
             memory, start = maps[shard]
             start += row * size
@@ -112,7 +112,7 @@ class StoredScenes:
 
     def scenes(self, indices: Indices) -> Scenes:
         """Return the scenes, in the order asked for."""
-        index = np.array(_checked(indices, len(self)), np.int64)
+        index = _checked(indices, len(self))
         shards, rows = np.divmod(index, self.manifest.shard_rows)
         if len(index) == 0:
             return self._read(0, np.zeros(0, np.int64))
@@ -162,11 +162,16 @@ class GeneratedScenes:
         plan: The data set.
         split: Which split. It is as long as the plan says, or endless in effect with ``length``.
         length: Number of scenes, if another than the plan's.
+
+    Raises:
+        UsageError: The plan has no such split, or the length is negative.
     """
 
     def __init__(self, plan: Plan, split: str, length: int | None = None) -> None:
-        self.plan, self.split = plan, split
+        self.plan, self.split = plan, plan.require_split(split)
         self.length = plan.splits[split] if length is None else length
+        if self.length < 0:
+            raise UsageError(f"length: expected 0 or more scenes, got {length}.")
         self._kept: tuple[int, Scenes] | None = None
 
     @classmethod
@@ -193,13 +198,9 @@ class GeneratedScenes:
 
     def scenes(self, indices: Indices) -> Scenes:
         """Return the scenes, in the order asked for."""
-        index = np.asarray(indices, np.int64)
+        index = _checked(indices, self.length)
         if len(index) == 0:
             return self._block(0)[:0]
-        if index.min() < 0 or index.max() >= self.length:
-            raise IndexError(
-                f"expected scene indices in 0..{self.length - 1}, got {index.min()}..{index.max()}."
-            )
         blocks = index // BLOCK
         order = np.argsort(blocks, kind="stable")
         parts = [self._block(int(b))[index[blocks == b] - b * BLOCK] for b in np.unique(blocks)]
@@ -213,12 +214,23 @@ class GeneratedScenes:
         return self._kept[1]
 
 
-def _checked(indices: Indices, length: int) -> list[int]:
-    """Return the indices as a list; plain lists are what the fast path of `StoredScenes.images` wants."""
-    index: list[int] = np.asarray(indices, np.int64).tolist()
-    if index and not (min(index) >= 0 and max(index) < length):
-        raise IndexError(f"expected scene indices in 0..{length - 1}, got {min(index)}..{max(index)}.")
-    return index
+def _checked(indices: Indices, length: int) -> np.ndarray:
+    """Return the indices, int64 ``[n]``.
+
+    Raises:
+        UsageError: They are no sequence of whole numbers.
+        IndexError: One is out of range.
+    """
+    try:
+        index = np.asarray(indices)
+    except ValueError:  # a ragged list
+        index = np.asarray(None)
+    if index.ndim != 1 or (index.dtype.kind not in "iu" and index.size):  # an empty list has no type
+        hint = "of a mask, take np.flatnonzero" if index.dtype == bool else "one scene is [i]"
+        raise UsageError(f"indices: expected a list of whole numbers, got {quoted(indices)}; {hint}.")
+    if index.size and not (index.min() >= 0 and index.max() < length):
+        raise IndexError(f"expected scene indices in 0..{length - 1}, got {index.min()}..{index.max()}.")
+    return index.astype(np.int64, copy=False)
 
 
 def batches(source: SceneSource, size: int, limit: int | None = None) -> Iterator[tuple[np.ndarray, Scenes]]:
@@ -252,6 +264,12 @@ def find_split(
     if (reason := _why_not(folder, manifest)) is None:
         yield StoredScenes(folder, split)
         return
+    if manifest.generator.startswith(CONVERTED):
+        name = manifest.generator.removeprefix(CONVERTED)
+        raise DataError(
+            f"{reason}; it was converted from the files of {name}, so that it cannot be drawn again: give --data DIR, "
+            f"or run `mobj convert {name} SOURCE --out DIR` with the same options first."
+        )
     tell(f"{reason}; drawing its {split} split again (if it was moved, give --data).")
     if split not in manifest.splits:
         raise UsageError(f"the data set has no split {split!r}.{did_you_mean(split, manifest.splits)}")

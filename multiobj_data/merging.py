@@ -16,7 +16,7 @@ from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors, make_folder, replacing
 from multiobj_data.journal import Journal, hold_lock, is_whole, remove_journals
 from multiobj_data.manifest import MANIFEST, Manifest, ShardRecord
-from multiobj_data.parts import Inventory, read_part, refuse_mixture, take_inventory
+from multiobj_data.parts import Inventory, Part, read_part, refuse_mixture, take_inventory
 from multiobj_data.plan import split_records
 from multiobj_data.plugins import resolve
 from multiobj_data.shards import open_shard
@@ -48,6 +48,8 @@ def survey(
         DataError: If one of them is no part of a data set at all.
     """
     parts = [read_part(folder) for folder in _once(folders)]
+    if out is not None:
+        _refuse_inside(out, parts)
     if out is not None and out.exists():
         if any(out.samefile(part.folder) for part in parts):
             raise UsageError(
@@ -62,6 +64,14 @@ def survey(
         elif strange := sorted(out.glob("*.h5")):
             raise UsageError(f"--out {out} holds {strange[0].name}, of unknown origin; choose another --out.")
     return take_inventory(parts, on_progress)
+
+
+def _refuse_inside(out: Path, parts: Sequence[Part]) -> None:
+    for part in parts:
+        if part.folder.resolve() in out.resolve().parents:
+            raise UsageError(
+                f"--out {out} lies inside the part {part.folder}; choose another --out, the parts are left as they are."
+            )
 
 
 def _once(folders: Sequence[Path]) -> list[Path]:

@@ -101,9 +101,9 @@ class Rules:
         """Return bool ``[N]``: which scenes break a rule (for certain) once ``new`` joins the others."""
         bad = np.zeros(len(new), bool) if self.overlap is None else new.rejected(earlier, self.overlap)
         for name in self.distinct:
-            mine = new.values(name).reshape(len(new), -1)
             for other in earlier:
-                bad |= (mine == other.values(name).reshape(len(new), -1)).all(1)
+                same = new.values(name) == other.values(name)  # [N, ...]
+                bad |= same.all(tuple(range(1, same.ndim)))
         return bad
 
 

@@ -12,10 +12,11 @@ import textwrap
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from multiobj_data.errors import MobjError, UsageError, did_you_mean
+from multiobj_data.errors import MobjError, UsageError, did_you_mean, quoted
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "generators": {
@@ -46,9 +47,16 @@ def resolve(kind: str, name: str) -> Any:
             the name of an entry point in the group ``mobj.<kind>``.
 
     Raises:
-        UsageError: If there is no such name, or the module has no such attribute.
+        UsageError: If there is no such name, the module has no such attribute, or a generator's is none.
         MobjError: If the module exists, but importing it raises.
     """
+    found = _find(kind, name)
+    if kind == "generators":
+        _require_generator(name, found)
+    return found
+
+
+def _find(kind: str, name: str) -> Any:
     target = BUILT_IN[kind].get(name)
     if target is not None:
         return _load(kind, target)
@@ -63,6 +71,21 @@ def resolve(kind: str, name: str) -> Any:
             "Your own: give package.module:attribute."
         )
     return _load(kind, target)
+
+
+def _require_generator(name: str, found: Any) -> None:
+    """Refuse what is no class of generators before it fails somewhere else; see `multiobj_data.checks` for the rest."""
+    if not isinstance(found, type):
+        lack = f"a class, got {quoted(found)}"
+    elif not is_dataclass(found):
+        lack = f"a dataclass (@dataclass(frozen=True)), {found.__name__} is none"
+    elif not isinstance(getattr(found, "id", None), str):
+        lack = f"a class attribute `id` such as 'fruits-v1', {found.__name__} has none"
+    elif not callable(getattr(found, "scenes", None)):
+        lack = f"a method `scenes(rng, n, *, split, first)`, {found.__name__} has none"
+    else:
+        return
+    raise UsageError(f"the generator {name}: expected {lack}; multiobj_data.check_generator tests the rest.")
 
 
 def _search_current_folder() -> None:

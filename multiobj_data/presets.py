@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError, did_you_mean, quoted
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def find_preset(name: str, generator: str | None = None) -> Preset:
     """
     preset = presets().get(name)
     if preset is None:
-        raise UsageError(f"no preset named {name!r}.{did_you_mean(name, presets())}")
+        raise UsageError(f"no preset named {quoted(name)}.{did_you_mean(name, presets())}")
     if generator not in (None, preset.generator):
         raise UsageError(
             f"preset {name!r} belongs to {preset.generator}, not to {generator}: mobj generate --preset {name}"

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from multiobj_data.colours import COLOUR_WORDS, colour_code, in_gamut
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError, did_you_mean, quoted
 from multiobj_data.laws import TOLERANCE, Values, column, parse_number
 
 Words: TypeAlias = Mapping[str, int]
@@ -89,7 +89,7 @@ class Region:
         """
         if "(" in text or ")" in text:
             raise UsageError(
-                f"hold-out: parentheses are not supported, got {text!r}; '&' binds before '|', so write "
+                f"hold-out: parentheses are not supported, got {quoted(text)}; '&' binds before '|', so write "
                 "'a=1 & c=3 | b=2 & c=3' for c=3 with a=1 or b=2."
             )
         return cls(tuple(_clause(part, text, vocabulary) for part in text.split("|")))
@@ -137,11 +137,11 @@ def _term(text: str, whole: str, vocabulary: Vocabulary) -> Term:
     if not match:
         raise UsageError(
             f"hold-out: expected terms name=value or name!=value joined by '&' and '|', as in {_EXAMPLE}, "
-            f"got {text.strip()!r} in {whole!r}."
+            f"got {quoted(text.strip())} in {quoted(whole)}."
         )
     name, sign, spec = match.groups()
     if name not in vocabulary:
-        raise UsageError(f"hold-out: no factor is called {name!r}.{_hint(name, vocabulary)}")
+        raise UsageError(f"hold-out: no factor is called {quoted(name)}.{_factor_hint(name, vocabulary)}")
     words = vocabulary[name]
     spans = tuple(_span(name, item.strip(), words) for item in spec.split(","))
     colour = words is not None and words.items() <= COLOUR_WORDS.items()
@@ -158,13 +158,13 @@ def _span(name: str, text: str, words: Words | None) -> Span:
     except ValueError:
         raise UsageError(_no_value(name, text, words)) from None
     if low > high:
-        raise UsageError(f"hold-out: expected a range in increasing order, got {name}={text}.")
+        raise UsageError(f"hold-out: expected a range in increasing order, got {name}={text[:80]}.")
     if words is None:
         return Span(low, high)
     if not dots:
         return _code_span(name, low, words)
     if not any(low <= code <= high for code in words.values()):
-        raise UsageError(f"hold-out: no {name} has a code in {text}; codes: {_codes(words)}.")
+        raise UsageError(f"hold-out: no {name} has a code in {text[:80]}; codes: {_codes(words)}.")
     return Span(low, high)
 
 
@@ -177,10 +177,17 @@ def _code_span(name: str, code: float, words: Words) -> Span:
 
 def _no_value(name: str, text: str, words: Words | None) -> str:
     if words is None:
-        return f"hold-out: {name} takes numbers and ranges such as 0.5, 0.5..0.6 or 0..0.5pi, got {text!r}."
+        return f"hold-out: {name} takes numbers and ranges such as 0.5, 0.5..0.6 or 0..0.5pi, got {quoted(text)}."
     if ".." in text:
-        return f"hold-out: a range of {name} is written in codes ({_codes(words)}), got {text!r}; or list the words."
-    return f"hold-out: no {name} is called {text!r}.{_hint(text, words)}"
+        codes = _codes(words)
+        return f"hold-out: a range of {name} is written in codes ({codes}), got {quoted(text)}; or list the words."
+    return f"hold-out: no {name} is called {quoted(text)}.{_hint(text, words)}"
+
+
+def _factor_hint(name: str, vocabulary: Vocabulary) -> str:
+    if f"pos_{name}" in vocabulary:  # as dSprites calls what it draws; what is stored is in pixels
+        return f" Did you mean 'pos_{name}', from 0 to 1 over the places allowed (the stored {name} is in pixels)?"
+    return _hint(name, vocabulary)
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multiobj_data.errors import UsageError
+from multiobj_data.errors import UsageError, quoted
 
 _SPREAD = 4.0  # the divisor is cut this many standard deviations from its mean, so that sides are bounded
-_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_NUMBER = r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
+_LARGEST = 1000  # factor: far beyond any canvas
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,10 @@ class Scale:
 
     def __post_init__(self) -> None:
         low, high = self._range()
-        if not 0 < low <= high:
-            raise UsageError(f"scale: expected factors above 0 in increasing order, got {self.text!r}.")
+        if not 0 < low <= high <= _LARGEST:
+            raise UsageError(
+                f"scale: expected factors above 0 and up to {_LARGEST:,}, in increasing order, got {quoted(self.text)}."
+            )
 
     def _parse(self) -> tuple[str, float, float]:
         if match := re.fullmatch(_NUMBER, self.text):
@@ -37,14 +40,19 @@ class Scale:
             return "range", float(match[1]), float(match[2])
         if match := re.fullmatch(rf"divisor:{_NUMBER},{_NUMBER}", self.text):
             return "divisor", float(match[1]), float(match[2])
-        raise UsageError(f"scale: expected '0.75', '0.6..0.9' or 'divisor:1.3,0.1', got {self.text!r}.")
+        raise UsageError(f"scale: expected '0.75', '0.6..0.9' or 'divisor:1.3,0.1', got {quoted(self.text)}.")
 
     def _range(self) -> tuple[float, float]:
         kind, a, b = self._parse()
         if kind == "range":
             return a, b
         low, high = a - _SPREAD * b, a + _SPREAD * b
-        return (1 / high, 1 / low) if low > 0 else (0.0, 0.0)
+        if b < 0 or low <= 0:
+            raise UsageError(
+                f"scale: expected a divisor whose mean is more than {_SPREAD:g} deviations above 0, got mean {a:g} and "
+                f"deviation {b:g}."
+            )
+        return 1 / high, 1 / low
 
     def sides(self, size: int) -> range:
         """Return every side that can come out for patches of ``size`` pixels."""

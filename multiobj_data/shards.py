@@ -76,6 +76,8 @@ def _write_compressed(file: h5py.File, name: str, parts: Sequence[np.ndarray]) -
     Run-length matching is both the fastest strategy and, on label maps, the one that packs tightest.
     """
     values = np.concatenate(parts)
+    if 0 in values.shape[1:]:  # no objects: HDF5 has no chunks without extent
+        return file.create_dataset(name, values.shape, values.dtype)
     rows = min(_CHUNK, max(len(values), 1))
     dataset = file.create_dataset(
         name, values.shape, values.dtype, chunks=(rows, *values.shape[1:]), compression="gzip"

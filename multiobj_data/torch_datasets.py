@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError
 from multiobj_data.generators.base import Generator
 from multiobj_data.generators.flat import FlatGenerator
 from multiobj_data.loading import GeneratedScenes, Indices, SceneSource
-from multiobj_data.plan import Plan
+from multiobj_data.plan import Plan, draw_block
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
 from multiobj_data.torch_drawing import Painted, TorchScenes, Unpainted, painted, unpainted
@@ -93,12 +93,17 @@ class SceneStream(IterableDataset[Item]):
         split: Whose scenes to draw.
         fields: As for `SceneDataset`.
         start: Index of the first scene, e.g. to resume.
+
+    Raises:
+        UsageError: The plan has no such split, or ``start`` is negative.
     """
 
     def __init__(
         self, plan: Plan, split: str = "train", fields: Sequence[str] = ("image",), start: int = 0
     ) -> None:
-        self.plan, self.split, self.fields, self.start = plan, split, tuple(fields), start
+        if start < 0:
+            raise UsageError(f"start: expected the index of a scene, 0 or more, got {start}.")
+        self.plan, self.split, self.fields, self.start = plan, plan.require_split(split), tuple(fields), start
 
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
@@ -162,8 +167,7 @@ class TensorStream:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        if split not in plan.splits:
-            raise UsageError(f"the plan has no split {split!r}.{did_you_mean(split, plan.splits)}")
+        plan.require_split(split)
         if isinstance(fields, str) or not fields:
             raise UsageError(f"fields: expected a sequence of names such as ('image',), got {fields!r}.")
         if batch_size < 1 or min(start, workers, length or 0) < 0 or not 0 <= rank < ranks:
@@ -219,12 +223,11 @@ class _Blocks(Dataset[Unpainted | Painted]):
 
     def __getitem__(self, block: int) -> Unpainted | Painted:
         generator = self.plan.generator
-        rng, first = block_rng(self.plan.seed, self.split, block), block * BLOCK
         if not self.with_numpy and _only_paints(generator):
+            rng, first = block_rng(self.plan.seed, self.split, block), block * BLOCK
             arrangement = generator.arrange(rng, BLOCK, split=self.split, first=first)
             return unpainted(arrangement, amodal=self.amodal)
-        scenes = generator.scenes(rng, BLOCK, split=self.split, first=first)
-        return painted(scenes, amodal=self.amodal)
+        return painted(draw_block(generator, self.plan.seed, self.split, block), amodal=self.amodal)
 
 
 def _only_paints(generator: Generator) -> TypeGuard[FlatGenerator]:

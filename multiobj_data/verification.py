@@ -14,14 +14,15 @@ from multiobj_data.manifest import Manifest
 from multiobj_data.plan import Plan, draw_scenes
 from multiobj_data.randomness import BLOCK
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import open_shard, read_scenes
+from multiobj_data.shards import ImageLayout, open_shard, read_scenes
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a folder.
 
-    ``kind`` is ``"missing"``, ``"changed"``, ``"foreign"`` or ``"differs"`` (drawn anew, the scene differs).
+    ``kind`` is ``"missing"``, ``"changed"``, ``"short"`` (other rows than the manifest says, since it was written),
+    ``"foreign"`` or ``"differs"`` (drawn anew, the scene differs).
     """
 
     kind: str
@@ -37,7 +38,7 @@ class Problem:
 def verify(
     folder: Path, manifest: Manifest, on_progress: Callable[[int], None] = lambda n: None
 ) -> list[Problem]:
-    """Compare every file with the manifest, byte by byte; return what is wrong."""
+    """Compare every file with the manifest, byte by byte and row by row; return what is wrong."""
     problems = []
     records = [shard for split in manifest.splits.values() for shard in split.shards]
     for shard in records:
@@ -48,6 +49,9 @@ def verify(
             problems.append(
                 Problem("changed", shard.file, f"SHA-256 {got[:12]}..., expected {shard.sha256[:12]}...")
             )
+        elif (rows := ImageLayout.of(path).rows) != shard.rows:
+            detail = f"holds {rows} scenes, the manifest says {shard.rows}; generate the data set again"
+            problems.append(Problem("short", shard.file, detail))
         on_progress(shard.rows)
     for name in stray_shards(folder, {shard.file for shard in records}):
         problems.append(Problem("foreign", name, "no part of this data set; move it away"))

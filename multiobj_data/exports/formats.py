@@ -82,6 +82,10 @@ def export(
     if not out:
         raise UsageError("expected a folder to write to, got none; give one with --out.")
     target = Path(out)
+    if subset.folder.resolve() in target.resolve().parents:
+        raise UsageError(
+            f"--out {target} lies inside the data set {subset.folder}; choose a folder outside it."
+        )
     request = subset.request | {"format": format_name, "licence": about.licence}
     if (there := finished_export(target, request)) is not None:
         on_progress(subset.total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class Subset:
         source, end = self._source(part.split), part.first + part.rows
         for start in range(part.first, end, BATCH):
             indices = np.arange(start, min(start + BATCH, end))
-            yield indices, source.scenes(indices)
+            yield indices, _with_some_masks(source.scenes(indices))
 
     def whole(self, split: str) -> Part:
         """Return a split as one file."""
@@ -129,7 +129,7 @@ class Subset:
     @cached_property
     def nothing(self) -> Scenes:
         """A batch of no scenes, with the data set's shapes, dtypes and names."""
-        return self._source(self.splits[0]).scenes([])
+        return _with_some_masks(self._source(self.splits[0]).scenes([]))
 
     @cached_property
     def columns(self) -> dict[str, np.ndarray]:
@@ -146,6 +146,11 @@ class Subset:
         if split not in opened:
             opened[split] = open_dataset(self.folder, split)
         return opened[split]
+
+
+def _with_some_masks(scenes: Scenes) -> Scenes:
+    """Leave the masks of no objects out: a picture without pixels cannot be written."""
+    return scenes if scenes.boxes.shape[1] else replace(scenes, amodal=None)
 
 
 def columns_of(indices: np.ndarray, scenes: Scenes) -> dict[str, np.ndarray]:
@@ -213,7 +218,7 @@ def word(split: str) -> str:
 def json_values(values: np.ndarray) -> Any:
     """Return an array as nested lists (a scalar as a number), NaN and infinities as ``None``."""
     if values.dtype.kind == "f":
-        out = values.astype(object)
+        out = np.asarray(values).astype(object)  # a scalar too becomes an array, which can be assigned to
         out[~np.isfinite(values)] = None
         return out.tolist()
     return values.tolist()

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from multiobj_data.plugins import foreign_code
 from multiobj_data.scenes import Scenes
 
 
@@ -20,7 +21,8 @@ class Generator(Protocol):
     - ``sources() -> dict[str, str]``: SHA-256 of every file that it reads;
     - ``notes() -> list[str]``: what whoever uses the data must know;
     - ``acceptance(rng) -> dict[int, float]``: share of accepted candidates per count, estimated; raises
-      `InfeasibleError` for what cannot be drawn.
+      `InfeasibleError` for what cannot be drawn;
+    - ``ood_acceptance(rng) -> dict[int, float]``: likewise for a split ``ood`` of another law.
     """
 
     id: ClassVar[str]
@@ -39,6 +41,13 @@ class Generator(Protocol):
 
 
 def call_optional(generator: Generator, name: str, *arguments: Any, default: Any) -> Any:
-    """Call one of a generator's optional methods, or return ``default`` if it has none."""
+    """Call one of a generator's optional methods, or return ``default`` if it has none.
+
+    Raises:
+        MobjError: Names the generator, if its own code raises.
+    """
     method = getattr(generator, name, None)
-    return default if method is None else method(*arguments)
+    if method is None:
+        return default
+    with foreign_code(f"the generator {generator.id}"):
+        return method(*arguments)

@@ -14,7 +14,7 @@ from multiobj_data.compose import Arrangement, Stage
 from multiobj_data.configuration import build, parse_assignments
 from multiobj_data.counts import Counts
 from multiobj_data.drawing import Blend
-from multiobj_data.errors import InfeasibleError, UsageError, did_you_mean
+from multiobj_data.errors import InfeasibleError, UsageError, did_you_mean, quoted
 from multiobj_data.laws import Condition
 from multiobj_data.overlap import Overlap, Rule
 from multiobj_data.placement import MIN_ACCEPTANCE, Rules, Source, estimate_acceptance
@@ -27,6 +27,8 @@ OOD = "ood"
 
 LARGEST_CANVAS = 1024
 """Side in pixels."""
+
+_SEEN = 4000  # objects, among which every value of a factor that has few comes out
 
 _SAME_IN_OOD = ("amodal", "canvas", "holdout", "ood")  # what the splits of a data set must share
 
@@ -139,9 +141,9 @@ class FlatGenerator(ABC):
 
     def __post_init__(self) -> None:
         counts = Counts(self.counts)
-        Background(self.background)
         if not 1 <= self.canvas <= LARGEST_CANVAS:
             raise UsageError(f"canvas: expected 1 to {LARGEST_CANVAS} pixels, got {self.canvas}.")
+        Background(self.background).check(self.canvas)
         if counts.largest and self.largest_side > self.canvas:
             raise UsageError(
                 f"canvas {self.canvas} is too small: {self.noun} of these sizes need {self.largest_side} pixels. "
@@ -168,7 +170,7 @@ class FlatGenerator(ABC):
         for name in self._distinct:
             if name not in self.distinguishable:
                 raise UsageError(
-                    f"distinct: expected some of {', '.join(self.distinguishable)}, got {name!r}."
+                    f"distinct: expected some of {', '.join(self.distinguishable)}, got {quoted(name)}."
                     f"{did_you_mean(name, self.distinguishable)}"
                 )
 
@@ -180,7 +182,7 @@ class FlatGenerator(ABC):
         shifted = self.in_split(OOD)
         if shifted.channels != self.channels:
             raise UsageError(
-                f"ood: {self.ood!r} gives pictures of {shifted.channels} channel(s), the other splits have "
+                f"ood: {quoted(self.ood)} gives pictures of {shifted.channels} channel(s), the other splits have "
                 f"{self.channels}; use colours of the same kind."
             )
 
@@ -202,7 +204,7 @@ class FlatGenerator(ABC):
 
     @property
     def _ood_settings(self) -> dict[str, str]:
-        return parse_assignments(part for part in self.ood.split(";") if part.strip())
+        return parse_assignments((part for part in self.ood.split(";") if part.strip()), "--ood-set")
 
     @property
     def has_ood(self) -> bool:
@@ -232,6 +234,21 @@ class FlatGenerator(ABC):
             return self
         mine = {field.name: getattr(self, field.name) for field in fields(self)}
         return build(type(self), {**mine, **self._ood_settings, "ood": ""})
+
+    # -- what to know of them
+
+    def notes(self) -> list[str]:
+        """Return what whoever uses the data must know."""
+        splits = [self, self.in_split(OOD)] if self.ood else [self]
+        return list(dict.fromkeys(note for here in splits for note in here._hidden()))
+
+    def _hidden(self) -> list[str]:
+        """Say what cannot be seen though it was asked for."""
+        return Background(self.background).notes(self._ground_brightness())
+
+    def _ground_brightness(self) -> np.ndarray:
+        """Return the brightest channel of some grounds, uint8 ``[m]``."""
+        return np.zeros(1, np.uint8) if self.tone is None else self.tone[:1]
 
     # -- the scenes
 
@@ -267,6 +284,11 @@ class FlatGenerator(ABC):
         counts = Counts(self.counts)
         rules = Rules(self._contract, self._distinct)
         if split == OOD and region is not None:
+            if not counts.largest:
+                raise UsageError(
+                    f"counts: a scene of the split {OOD} must hold an object of the hold-out, got "
+                    f"{quoted(self.counts)}; ask for 1 or more there, e.g. --ood-set counts=1."
+                )
             return Stage(counts.without(0), slots, self._source(split, None), replace(rules, include=region))
         return Stage(counts, slots, self._source(split, region), rules)
 
@@ -279,9 +301,16 @@ class FlatGenerator(ABC):
             InfeasibleError: If one is below `MIN_ACCEPTANCE`; the message says what would do.
         """
         shares = self._shares(rng, "train")
-        if self.has_ood:
-            self.in_split(OOD)._shares(rng, OOD)
+        self.ood_acceptance(rng)
         return shares
+
+    def ood_acceptance(self, rng: np.random.Generator) -> dict[int, float]:
+        """Estimate the same for the split ``ood``; empty where that is no different.
+
+        Raises:
+            InfeasibleError: As `acceptance`.
+        """
+        return self.in_split(OOD)._shares(rng, OOD) if self.has_ood else {}
 
     def _shares(self, rng: np.random.Generator, split: str) -> dict[int, float]:
         stage = self._stage(split, 0)
@@ -296,15 +325,18 @@ class FlatGenerator(ABC):
         without = replace(stage.rules, include=None)
         if stage.rules.include and estimate_acceptance(rng, stage.source, count, without) > MIN_ACCEPTANCE:
             return (
-                f"holdout {self.holdout!r}: none of the {self.noun} drawn is of these, so that the split {OOD} would "
-                "be empty; hold out something that the settings can show."
+                f"holdout {quoted(self.holdout)}: none of the {self.noun} drawn is of these, so that the split {OOD} "
+                "would be empty; hold out something that the settings can show."
             )
+        if few := self._too_few_values(rng, stage, count):
+            return few
         rate = f"about {share:.0e} of random scenes" if share else "none of the random scenes tried"
         if self._contract is None:
             return (
                 f"{count} {self.noun} distinct in {self.distinct}: {rate} would be accepted; ask for fewer "
                 f"{self.noun}, more values, or less that is distinct."
             )
+        distinct = f"distinct in {self.distinct} and " if self._distinct else ""
         larger = self._canvas_for(rng, count)
         fewer = 1
         while fewer + 1 < count and self._estimate(rng, fewer + 1) >= 1e-3:
@@ -313,12 +345,26 @@ class FlatGenerator(ABC):
             f"at most {fewer} {self.noun}",
             f"--canvas {larger} or more" if larger else "",
             self.smaller,
+            "less that is distinct" if distinct else "",
         ]
+        where = f"in {self.canvas}x{self.canvas}"
         return (
-            f"{count} {self.noun} without overlap (rule {self.overlap_rule!r}) in {self.canvas}x{self.canvas}: {rate} "
+            f"{count} {self.noun} {distinct}without overlap (rule {self.overlap_rule!r}) {where}: {rate} "
             f"would be accepted, fewer than 1 in {1 / MIN_ACCEPTANCE:,.0f}. Use "
             f"{', '.join(filter(None, advice))}, or --overlap."
         )
+
+    def _too_few_values(self, rng: np.random.Generator, stage: Stage, count: int) -> str:
+        """Say which factor has fewer values than objects are to differ in it, or nothing."""
+        drawn = stage.source.propose(rng, _SEEN)
+        for name in self._distinct:
+            few = len(np.unique(drawn.values(name).reshape(_SEEN, -1), axis=0))
+            if few < count:
+                return (
+                    f"{count} {self.noun} distinct in {name}: it has only {few} value{'s' * (few > 1)} here; "
+                    f"ask for at most {few} {self.noun}, more values, or less that is distinct."
+                )
+        return ""
 
     def _canvas_for(self, rng: np.random.Generator, count: int) -> int:
         """Return a canvas on which so many objects find a place, at most four times as wide as this one; or 0."""

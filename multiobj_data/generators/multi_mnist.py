@@ -90,11 +90,8 @@ class MultiMNIST(FlatGenerator):
 
     def notes(self) -> list[str]:
         """Return what whoever uses the data must know."""
-        if self.digits == "bundled":
-            return [
-                "digits are the 1,797 bundled with scikit-learn, not MNIST: figures are not comparable with papers"
-            ]
-        return []
+        bundled = "digits are the 1,797 bundled with scikit-learn, not MNIST: figures are not comparable with papers"
+        return [*([bundled] if self.digits == "bundled" else []), *super().notes()]
 
     # -- what a flat generator says of its own
 

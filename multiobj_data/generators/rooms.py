@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -86,6 +87,11 @@ class Rooms:
             _, attempts = self._furnish(rng, *self._view(rng, 64), np.full(64, number))
             shares[number] = 64 / float(attempts.sum())
         return shares
+
+    @property
+    def vocabulary(self) -> Mapping[str, Mapping[str, int]]:
+        """What the values of factors are called: the classes."""
+        return {"class": {name: number for number, name in enumerate(SHAPES)}}
 
     def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
         """Draw ``n`` rooms; every split has the same law."""

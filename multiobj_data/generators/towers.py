@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
 import numpy as np
 
+from multiobj_data.blocks.stacking import CENTRE_OF_MASS, CURVED_SUPPORT, NONE, Stacks, stack
 from multiobj_data.counts import Counts, weighted
 from multiobj_data.errors import UsageError
 from multiobj_data.rendering.bodies import SHAPES, outer_radius
@@ -24,7 +26,6 @@ from multiobj_data.rendering.scenery import (
 from multiobj_data.rendering.textures import TEXTURES
 from multiobj_data.rendering.world import SURFACES, Bodies, Camera, Room, World, unit_circle
 from multiobj_data.scenes import Scenes
-from multiobj_data.blocks.stacking import CENTRE_OF_MASS, CURVED_SUPPORT, NONE, Stacks, stack
 
 FOCAL = 1.4
 """Focal length in picture widths: an angle of view of 39 degrees."""
@@ -101,6 +102,11 @@ class Towers:
                 f"violations: {self.violations!r} needs spheres, got shapes {self.shapes!r}; add sphere, or use "
                 "--set violations=centre-of-mass."
             )
+
+    @property
+    def vocabulary(self) -> Mapping[str, Mapping[str, int]]:
+        """What the values of factors are called: the classes."""
+        return {"class": {name: number for number, name in enumerate(SHAPES[:3])}}
 
     def scenes(self, rng: np.random.Generator, n: int, *, split: str = "train", first: int = 0) -> Scenes:
         """Draw ``n`` towers; every split has the same law."""

@@ -183,8 +183,8 @@ def _check_factor(path: Path, name: str, found: np.ndarray) -> None:
         row = int(right.argmin())
         range_ = "1, 2 or 3" if name == "shape" else f"{low:g} to {high:g}"
         raise DataError(
-            f"dSprites: {path}: expected {name} (in latents_values) {range_}, got {found[row]:g} in row {row:,}; "
-            "correct it or leave that row out."
+            f"dSprites: {path} is not dSprites' file: expected {name} (in latents_values) {range_}, got {found[row]:g} "
+            f"in row {row:,}; {WHERE}."
         )
 
 
@@ -198,7 +198,10 @@ def _check_pictures(path: Path, first: int, pictures: np.ndarray) -> None:
     lit = pictures.reshape(len(pictures), -1).any(1)
     if not lit.all():
         row = first + int(lit.argmin())
-        raise DataError(f"dSprites: {path}: row {row:,} of imgs is an empty picture; leave it out.")
+        raise DataError(
+            f"dSprites: {path} is not dSprites' file: row {row:,} of imgs is an empty picture; {WHERE} (or leave that "
+            "row out)."
+        )
 
 
 @contextmanager

@@ -41,6 +41,22 @@ def test_json_is_one_document_on_stdout(mobj, tmp_path):
         assert json.loads(answer.out)["schema_version"] == 1
 
 
+def test_inspect_has_facts_for_scripts_and_sentences_for_people(mobj, tmp_path):
+    mobj("generate", "multi-mnist", *SMALL, "--counts", "2", "--out", tmp_path / "d", "--no-sheet")
+    document = json.loads(mobj("inspect", tmp_path / "d", "--json").out)
+    assert (document["kind"], document["dataset"], document["seed"]) == ("dataset", "multi-mnist-v1", 0)
+    assert (document["image_shape"], document["max_objects"]) == ([50, 50, 1], 2)
+    assert document["config"]["counts"] == "2"
+    test = document["splits"]["test"]
+    assert (test["rows"], test["shards"], test["acceptance"]["2"]["scenes"]) == (100, 1, 100)
+    assert document["fields"]["boxes"] == {"dtype": "float32", "shape": [2, 4], "compression": None}
+    assert all(key.isidentifier() for key in document)
+    text = mobj("inspect", tmp_path / "d").out
+    assert "data set: multi-mnist-v1\n" in text
+    assert "float32 [n, 2, 4]\n" in text
+    assert "100 scenes, shards: 1\n" in text
+
+
 def test_a_preset_is_overridden_by_options(mobj, tmp_path):
     arguments = (
         "generate",
@@ -161,11 +177,30 @@ def test_verify_of_nothing_is_missing_data(mobj, tmp_path):
     assert mobj("verify", tmp_path, "--regenerate", "nonsense").code == 2
 
 
+def test_verify_of_a_part_names_what_joins_parts(mobj, tmp_path):
+    mobj("generate", "multi-mnist", *SMALL, "--shard-range", "0/2", "--out", tmp_path / "part")
+    result = mobj("verify", tmp_path / "part")
+    assert result.code == 3
+    assert "part of a data set" in result.err
+    assert "`mobj merge`" in result.err
+
+
 def test_sheet_draws_any_split(mobj, tmp_path):
     mobj("generate", "multi-mnist", *SMALL, "--out", tmp_path / "d", "--no-sheet")
     result = mobj("sheet", tmp_path / "d", "--split", "test", "--first", 40, "--out", tmp_path / "s.png")
     assert result.code == 0, result.err
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sheet_takes_the_first_split_where_there_is_no_train(mobj, tmp_path):
+    arguments = ("--digits", "bundled", "--train", 0, "--val", 30, "--test", 20)
+    mobj("generate", "multi-mnist", *arguments, "--out", tmp_path / "d", "--no-sheet")
+    assert (mobj("sheet", tmp_path / "d").out.strip(), (tmp_path / "d" / "sheet-val.png").exists()) == (
+        str(tmp_path / "d" / "sheet-val.png"),
+        True,
+    )
+    wrong = mobj("sheet", tmp_path / "d", "--split", "train")
+    assert (wrong.code, "has no split 'train'" in wrong.err) == (2, True)
 
 
 def test_every_command_has_help_with_an_example(mobj):
@@ -182,6 +217,34 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_ends_like_ctrl_c(mobj, start_mobj, tmp_path, workers):
+    out = tmp_path / "d"
+    arguments = (
+        "generate",
+        "multi-mnist",
+        "--digits",
+        "bundled",
+        "--train",
+        10**6,
+        "--test",
+        0,
+        "--out",
+        out,
+    )
+    process = start_mobj(*arguments, "--workers", workers, "--no-sheet")
+    wait_for(lambda: list(out.glob("*.h5")))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    (error,) = [line for line in err.splitlines() if not line.startswith("generate: ")]
+    assert error.startswith(
+        "error: interrupted; nothing finished is lost. To continue: mobj generate multi-mnist"
+    )
+    assert not list(out.glob(".lock*"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -53,9 +53,19 @@ def test_requests_that_cannot_be_met_have_their_exit_codes(mobj, small_dataset, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_inside_the_data_set_is_refused(mobj, small_dataset):
+    before = sorted(small_dataset.iterdir())
+    for out in (small_dataset / "npz", small_dataset / "a" / "b"):
+        result = mobj("export", small_dataset, "--to", "npz", "--out", out)
+        assert (result.code, "lies inside the data set" in result.err) == (2, True), result.err
+    result = mobj("export", small_dataset, "--to", "croissant", "--out", "")
+    assert (result.code, "--out: expected a text" in result.err) == (2, True)
+    assert sorted(small_dataset.iterdir()) == before
+
+
 def test_a_killed_export_leaves_nothing_that_looks_finished(mobj, start_mobj, small_dataset, tmp_path):
     out = tmp_path / "out"
-    for sign in (signal.SIGINT, signal.SIGKILL):
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         process = start_mobj("export", small_dataset, "--to", "coco", "--out", out)
         deadline = time.monotonic() + 30
         while not list(tmp_path.glob(".out.unfinished/content/images/*/*")):
@@ -65,7 +75,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished(mobj, start_mobj, sm
         process.send_signal(sign)
         _, err = process.communicate(timeout=30)
         assert not out.exists()
-        if sign == signal.SIGINT:
+        if sign != signal.SIGKILL:
             assert process.returncode == 130
             assert "To start again: mobj export" in err
             assert list(tmp_path.iterdir()) == []

@@ -67,6 +67,15 @@ def test_other_data_sets_and_foreign_files_are_code_2_and_leave_nothing(mobj, pa
     assert not (tmp_path / "all").exists()
 
 
+def test_a_folder_inside_a_part_is_refused(mobj, parts, tmp_path):
+    for out in (parts[1] / "all", tmp_path / "elsewhere" / ".." / parts[1].name / "a" / "b"):
+        result = mobj("merge", *parts, "--out", out)
+        assert (result.code, "lies inside the part" in result.err) == (2, True), result.err
+    result = mobj("merge", *parts, "--out", "")
+    assert (result.code, "--out: expected a text" in result.err) == (2, True)
+    assert not (parts[1] / "all").exists()
+
+
 def test_a_scheduler_and_workers_contradict_each_other(mobj, tmp_path):
     result = mobj(*REQUEST, "--scheduler", "tcp://x:1", "--workers", 2, "--out", tmp_path / "d")
     assert result.code == 2

@@ -249,6 +249,14 @@ def test_inspect_shows_a_checkpoints_settings_and_data(mobj, run):
     assert result.code == 0, result.err
     assert "lstm_size" in result.out
     assert "multi-mnist-v1" in result.out
+    document = json.loads(mobj("inspect", run / "seed-0" / "checkpoint.pt", "--json").out)
+    assert (document["kind"], document["model"], document["dataset"]) == (
+        "checkpoint",
+        "air",
+        "multi-mnist-v1",
+    )
+    assert document["config"]["lstm_size"] > 0
+    assert all(key.isidentifier() for key in document)
 
 
 def test_an_own_model_is_trained_and_evaluated_but_never_imported_by_its_checkpoint(
