@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cli.console import emit_json, emit_table
 from cli.options import json_option
 
-KINDS = ("generators", "presets", "models", "metrics")
+KINDS = ("generators", "presets", "sets", "models", "metrics")
 SETTINGS = "settings"
+_HOLDOUT = "holdout"
 
 
-@click.command("ls", short_help="List generators, presets, models and metrics, or the settings of one.")
+@click.command(
+    "ls", short_help="List generators, presets, public sets, models and metrics, or the settings of one."
+)
 @click.argument("kind", required=False, type=click.Choice([*KINDS, SETTINGS]))
 @click.argument("name", required=False)
 @json_option
@@ -30,11 +35,14 @@ def ls_command(kind: str | None, name: str | None, as_json: bool) -> None:
         listing = {name: _settings(name)}
     else:
         listing = {each: _rows(each) for each in ([kind] if kind else KINDS)}
+    factors = _holdout(name) if name is not None else {}
     if as_json:
-        emit_json({"schema_version": 1, **listing})
+        emit_json({"schema_version": 1, **listing, **({_HOLDOUT: factors} if factors else {})})
         return
     for title, rows in listing.items():
         emit_table(list(rows.items()), (title, ""))
+    if name is not None and factors:
+        _print_holdout(name, factors)
 
 
 def _rows(kind: str) -> dict[str, str]:
@@ -42,6 +50,10 @@ def _rows(kind: str) -> dict[str, str]:
         from multiobj_data.presets import presets
 
         return {name: f"{preset.about} ({preset.generator})" for name, preset in presets().items()}
+    if kind == "sets":
+        from multiobj_data.loaders.sets import PUBLIC_SETS
+
+        return {name: each.about for name, each in PUBLIC_SETS.items()}
     from multiobj_data.plugins import names
 
     rows = names(kind)
@@ -52,18 +64,24 @@ def _rows(kind: str) -> dict[str, str]:
     return rows
 
 
+def _find(name: str) -> Any:
+    """Return the generator or model of a name."""
+    from multiobj_data.errors import UsageError, did_you_mean, quoted
+    from multiobj_data.plugins import names, resolve
+
+    known = {each: kind for kind in ("generators", "models") for each in names(kind)}
+    if name not in known and ":" not in name:
+        raise UsageError(f"no generator or model named {quoted(name)}.{did_you_mean(name, known)}")
+    return resolve(known.get(name, "models"), name)  # of module:attribute, it may as well be a generator
+
+
 def _settings(name: str) -> dict[str, str]:
     """Return the settings of a generator or a model: name -> default, values and meaning."""
     import dataclasses
 
-    from multiobj_data.errors import UsageError, did_you_mean
-    from multiobj_data.plugins import names, resolve
     from multiobj_data.settings import choices, settings_of
 
-    known = {each: kind for kind in ("generators", "models") for each in names(kind)}
-    if name not in known and ":" not in name:
-        raise UsageError(f"no generator or model named {name!r}.{did_you_mean(name, known)}")
-    thing = resolve(known.get(name, "generators"), name)
+    thing = _find(name)
     config = thing if dataclasses.is_dataclass(thing) else getattr(thing, "config_type", None)
     if not isinstance(config, type):
         return {}
@@ -72,3 +90,20 @@ def _settings(name: str) -> dict[str, str]:
         values = "|".join(map(str, choices(config, setting.name)))
         rows[setting.name] = f"[{setting.default!r}{': ' + values if values else ''}] {setting.about}"
     return rows
+
+
+def _holdout(name: str) -> dict[str, list[str] | None]:
+    """Return by which factors `--holdout` can name objects of a generator: factor -> words, ``None`` for numbers."""
+    generator = _find(name)
+    if _HOLDOUT not in getattr(generator, "__dataclass_fields__", {}):
+        return {}
+    vocabulary = generator().vocabulary
+    return {factor: None if words is None else list(words) for factor, words in vocabulary.items()}
+
+
+def _print_holdout(name: str, factors: dict[str, list[str] | None]) -> None:
+    import inspect
+
+    rows = [(factor, "numbers" if words is None else ", ".join(words)) for factor, words in factors.items()]
+    click.echo()
+    emit_table(rows, ("--holdout", inspect.getdoc(_find(name).vocabulary) or ""))

@@ -13,7 +13,19 @@ import click
 from multiobj_data.errors import MobjError, did_you_mean
 from multiobj_data.version import __version__
 
-COMMANDS = ("generate", "merge", "verify", "inspect", "sheet", "export", "train", "evaluate", "ls", "doctor")
+COMMANDS = (
+    "generate",
+    "convert",
+    "merge",
+    "verify",
+    "inspect",
+    "sheet",
+    "export",
+    "train",
+    "evaluate",
+    "ls",
+    "doctor",
+)
 
 
 class _Commands(click.Group):

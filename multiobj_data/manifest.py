@@ -14,6 +14,8 @@ from multiobj_data.files import to_json, write_atomically
 
 MANIFEST = "dataset.json"
 SCHEMA_VERSION = 1
+CONVERTED = "convert:"
+"""With this, and not with a generator's name, begins what made a data set of a public one."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Manifest:
             raise DataError(f"{path} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise DataError(
-                f"{path} cannot be read as JSON ({error}); restore it, or delete it and run the `mobj generate` "
-                "command again."
+                f"{path} cannot be read as JSON ({error}); restore it, or delete the folder and run the "
+                "command that made it again."
             ) from error
         return cls.from_document(document, str(path))
 
@@ -119,8 +121,8 @@ class Manifest:
         }
         if document.get("checksum") != _checksum({"schema_version": SCHEMA_VERSION, **values}):
             raise VerificationError(
-                f"{where} was changed after it was written (its checksum does not fit); restore it, or delete it "
-                "and run the `mobj generate` command again."
+                f"{where} was changed after it was written (its checksum does not fit); restore it, or delete the "
+                "folder and run the command that made it again."
             )
         try:
             values["image_shape"] = tuple(values["image_shape"])
@@ -140,6 +142,11 @@ def _checksum(document: Mapping[str, Any]) -> str:
 def _why_missing(folder: Path) -> str:
     if not folder.exists():
         return f"there is no data set at {folder}: no such folder. Try `mobj generate multi-mnist --out {folder}`."
+    if list(folder.glob(".progress-*.jsonl")):
+        return (
+            f"{folder} holds a part of a data set: run the `mobj generate` commands of the other shard ranges into it, "
+            "or join the parts, where each has a folder of its own, by `mobj merge`."
+        )
     if list(folder.glob(".progress*.jsonl")):
-        return f"{folder} holds an unfinished data set; run its `mobj generate` command again, it continues."
+        return f"{folder} holds an unfinished data set; run the command that began it again, it continues."
     return f"{folder} has no {MANIFEST}: it is no data set of this toolkit, or its manifest was deleted."

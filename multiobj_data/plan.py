@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from multiobj_data.configuration import build, recorded
-from multiobj_data.errors import DataError, UsageError
+from multiobj_data.errors import DataError, MobjError, UsageError, did_you_mean, quoted
 from multiobj_data.files import write_atomically
 from multiobj_data.generators.base import Generator, call_optional
-from multiobj_data.manifest import Manifest, ShardRecord, SplitRecord
-from multiobj_data.plugins import resolve
+from multiobj_data.manifest import CONVERTED, Manifest, ShardRecord, SplitRecord
+from multiobj_data.plugins import foreign_code, resolve
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
 from multiobj_data.shards import config_attributes, encode_shard, shard_name
@@ -31,10 +32,30 @@ def draw_blocks(generator: Generator, seed: int, split: str, first: int, n: int)
     parts = []
     for block in range(first // BLOCK, -(-(first + n) // BLOCK)):
         start = block * BLOCK
-        scenes = generator.scenes(block_rng(seed, split, block), BLOCK, split=split, first=start)
+        scenes = draw_block(generator, seed, split, block)
         cut = slice(max(first - start, 0), min(first + n - start, BLOCK))
         parts.append(scenes if cut == slice(0, BLOCK) else scenes[cut])
     return parts
+
+
+def draw_block(generator: Generator, seed: int, split: str, block: int) -> Scenes:
+    """Draw block ``block`` of a split, 256 scenes; a generator that gives anything else is refused.
+
+    Raises:
+        MobjError: The generator raises, or does not give that many scenes.
+    """
+    who = f"the generator {generator.id}"
+    with foreign_code(who):
+        scenes: Any = generator.scenes(block_rng(seed, split, block), BLOCK, split=split, first=block * BLOCK)
+    if not isinstance(scenes, Scenes):
+        raise MobjError(
+            f"{who} was asked for {BLOCK} scenes, gave {type(scenes).__name__}; expected multiobj_data.Scenes."
+        )
+    if len(scenes) != BLOCK:  # unnoticed, shards would be shorter than the manifest says
+        raise MobjError(
+            f"{who} was asked for {BLOCK} scenes, gave {len(scenes)}; multiobj_data.check_generator tests it."
+        )
+    return scenes
 
 
 def draw_scenes(generator: Generator, seed: int, split: str, first: int, n: int) -> Scenes:
@@ -107,8 +128,11 @@ class Plan:
         """Look the generator up, build and resolve it.
 
         Raises:
-            UsageError: Unknown generator or setting, or nothing to generate.
+            UsageError: Unknown generator or setting, a number out of range, or nothing to generate.
+            MobjError: The generator's own code raises.
         """
+        seed, shard_rows = _whole("seed", seed), _whole("shard_rows", shard_rows)
+        splits = {_split_name(split): _whole(f"splits[{split!r}]", n) for split, n in splits.items()}
         if seed < 0 or shard_rows < 1 or any(n < 0 for n in splits.values()):
             raise UsageError(
                 f"seed, shard rows and split sizes must not be negative; got {seed}, {shard_rows}, {splits}."
@@ -120,9 +144,21 @@ class Plan:
             )
         if not any(splits.values()):
             raise UsageError("nothing to generate: every split has 0 scenes; give --train, --val or --test.")
-        generator = build(resolve("generators", name), settings)
+        kind = resolve("generators", name)
+        with foreign_code(f"the generator {name}"):
+            generator = build(kind, settings)
         generator = call_optional(generator, "resolved", default=generator)
         return cls(name, generator, seed, {split: n for split, n in splits.items() if n}, shard_rows)
+
+    def require_split(self, split: str) -> str:
+        """Return a split's name.
+
+        Raises:
+            UsageError: If the plan has no such split.
+        """
+        if split not in self.splits:
+            raise UsageError(f"the plan has no split {quoted(split)}.{did_you_mean(str(split), self.splits)}")
+        return split
 
     def tasks(self) -> Iterator[Task]:
         """Yield the shards, in order."""
@@ -173,6 +209,21 @@ class Plan:
         )
 
 
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise UsageError(f"{name}: expected a whole number, got {quoted(value)}.")
+    return int(value)
+
+
+def _split_name(name: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w-]*", name):
+        raise UsageError(
+            f"splits: expected names of letters, digits, _ and - such as 'train' (files are called by them), got "
+            f"{quoted(name)}."
+        )
+    return name
+
+
 def split_records(
     splits: Mapping[str, int], shard_rows: int, finished: Mapping[str, Finished]
 ) -> dict[str, SplitRecord]:
@@ -194,6 +245,12 @@ def plan_of(manifest: Manifest, **not_recorded: Any) -> Plan:
     Raises:
         DataError: If source files here differ from those recorded.
     """
+    if manifest.generator.startswith(CONVERTED):
+        name = manifest.generator.removeprefix(CONVERTED)
+        raise UsageError(
+            f"this data set was converted from the files of {name}, not generated; to write it again, run the same "
+            f"`mobj convert {name} SOURCE --out FOLDER`."
+        )
     extra = {name: value for name, value in not_recorded.items() if value is not None}
     plan = Plan.create(
         manifest.generator,

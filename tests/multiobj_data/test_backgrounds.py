@@ -6,6 +6,7 @@ from scipy import stats
 
 from multiobj_data.backgrounds import Background
 from multiobj_data.errors import UsageError
+from multiobj_data.generators.multi_dsprites import MultiDSprites
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.generators.sprites import Sprites
 from multiobj_data.plan import draw_scenes
@@ -124,15 +125,10 @@ def test_the_same_background_lies_behind_a_scene_however_it_is_asked_for():
         "Noise",
         "noise:",
         "noise:0.8,0.1",
-        "noise:0.8,0.1,-0.2",
         "noise:0.8,0.1,nan",
         "noise:0.8,0.1,0.2,1",
         "noise:1e3,0,0",
         "grid:5",
-        "grid:1,0.4",
-        "grid:0,0.4",
-        "grid:5,1.1",
-        "grid:2.5,0.4",
         "grid:5,0.4 ",
         "stripes",
     ],
@@ -142,3 +138,63 @@ def test_nonsense_is_refused(text):
         Background(text)
     with pytest.raises(UsageError, match="background"):
         replace(DIGITS, background=text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("noise:0.8,0.1,-0.2", "a deviation between 0 and 1000, got -0.2 in 'noise"),
+        ("noise:-1,0,0", "a gain between 0 and 1000, got -1"),
+        ("noise:1,-.5,0", "an offset between 0 and 1000, got -0.5"),
+        ("grid:1,0.4", "a spacing of 2 to 1000 whole pixels, got 1 in 'grid:1,0.4'"),
+        ("grid:0,0.4", "a spacing of 2 to 1000 whole pixels, got 0"),
+        ("grid:2.5,0.4", "a spacing of 2 to 1000 whole pixels, got 2.5"),
+        ("grid:5,1.1", "a grey level between 0 and 1, got 1.1"),
+        ("grid:5,4", "a grey level between 0 and 1, got 4"),
+        ("grid:5,-1", "a grey level between 0 and 1, got -1"),
+    ],
+)
+def test_a_constant_out_of_range_is_named(text, message):
+    with pytest.raises(UsageError, match=message):
+        Background(text)
+
+
+@pytest.mark.parametrize("text", ["noise:1,1,0", "noise:0.8,1.5,0.1", "noise:0,0.1,0.2", "noise:0.003,0,0"])
+def test_noise_that_leaves_nothing_to_be_seen_is_refused(text):
+    with pytest.raises(UsageError, match="expected a gain .* through which nothing can be seen"):
+        Background(text)
+
+
+def test_a_grid_wider_than_the_canvas_is_refused():
+    with pytest.raises(UsageError, match="a spacing of at most the canvas, 50 pixels, got 51"):
+        replace(DIGITS, background="grid:51,0.4")
+    lit = draw_scenes(replace(DIGITS, counts="0", background="grid:50,0.4"), 0, "train", 0, 20).image > 0
+    assert (lit.sum((1, 2, 3)) == 99).all()  # one row and one column
+
+
+@pytest.mark.parametrize(
+    ("generator", "text", "where"),
+    [
+        (DIGITS, "grid", None),
+        (replace(DIGITS, polarity="black-on-white"), "grid", "no ground"),
+        (replace(DIGITS, value_range=(120, 255)), "grid:5,0.4", "no ground"),
+        (replace(DIGITS, value_range=(120, 255)), "grid:5,0.6", None),
+        (MultiDSprites(ground="#101010"), "grid", None),
+        (MultiDSprites(ground="#101070"), "grid", "no ground"),
+        (MultiDSprites(ground="grey"), "grid:5,0.5", "%"),
+        (MultiDSprites(ground="white"), "noise", None),
+    ],
+)
+def test_a_grid_whose_lines_do_not_show_is_noted(generator, text, where):
+    generator = replace(generator, background=text)
+    notes = [note for note in generator.notes() if "lines show only" in note]
+    plain, lined = pictures(replace(generator, counts="0"), text)
+    changed = (plain.image != lined.image).any((1, 2, 3)).mean()  # share of grounds with lines
+    assert (notes == []) == (where is None)
+    if where == "%":
+        assert int(notes[0].partition("%")[0][-2:]) / 100 == pytest.approx(changed, abs=0.1)
+    elif where:
+        assert where in notes[0]
+        assert changed == 0
+    else:
+        assert changed == 1

@@ -43,7 +43,10 @@ def test_fractional_weights_are_probabilities():
     assert abs((drawn == 1).mean() - 0.3) < 0.015
 
 
-@pytest.mark.parametrize("text", ["2,x", "-1", "", "1,,2", "3-1", "2,2", "1:0", "1.5", "999"])
+@pytest.mark.parametrize(
+    "text",
+    ["2,x", "-1", "", "1,,2", "3-1", "2,2", "1:0", "1.5", "999", "0-99999999999", "1:1e9", "1:9" + "9" * 400],
+)
 def test_malformed_counts_are_refused(text):
     with pytest.raises(UsageError, match="counts"):
         Counts(text)
@@ -69,3 +72,25 @@ def test_divisor_follows_the_normal_of_the_literature():
 def test_malformed_scales_are_refused(text):
     with pytest.raises(UsageError, match="scale"):
         Scale(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("-1", "factors above 0 and up to 1,000"),
+        ("0.5..1e999", "factors above 0 and up to 1,000"),
+        ("divisor:0.3,0.1", "mean is more than 4 deviations above 0, got mean 0.3 and deviation 0.1"),
+        ("divisor:1.3,-0.1", "got mean 1.3 and deviation -0.1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(text, message):
+    with pytest.raises(UsageError, match=message):
+        Scale(text)
+
+
+def test_numbers_may_have_exponents():
+    assert Scale("5e-1").sides(28) == Scale("0.5").sides(28)
+
+
+def test_huge_weights_are_shares_like_others():
+    assert set(counts_of("1:999999999999,2:1", 1000)) == {1}

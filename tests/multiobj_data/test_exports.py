@@ -16,14 +16,16 @@ from multiobj_data.errors import DataError, UsageError
 from multiobj_data.exports import subset
 from multiobj_data.exports.formats import export
 from multiobj_data.exports.rle import encode
-from multiobj_data.exports.subset import columns_of
+from multiobj_data.exports.subset import columns_of, json_values
 from multiobj_data.files import sha256_of
 from multiobj_data.generation import generate
-from multiobj_data.loading import open_dataset
+from multiobj_data.loading import GeneratedScenes, open_dataset
 from multiobj_data.manifest import Manifest, ShardRecord, SplitRecord
 from multiobj_data.plan import Plan
+from multiobj_data.rendering.bodies import SHAPES
 from multiobj_data.scenes import Scenes
 from multiobj_data.shards import config_attributes, encode_shard, shard_name
+from multiobj_data.verification import differences
 
 WITH_FOLDER = ["parquet", "webdataset", "tfds", "npz", "coco"]
 
@@ -347,3 +349,30 @@ def test_requests_that_cannot_be_met(boxes, tmp_path):
     with pytest.raises(DataError, match="1 to 4 channels, these scenes have 5; use --to npz"):
         export(store(tmp_path / "wide", {"train": wide}), "webdataset", tmp_path / "out")
     assert os.listdir(tmp_path) == ["wide"]
+
+
+@pytest.mark.parametrize("name", WITH_FOLDER)
+def test_scenes_without_objects_are_stored_and_exported(tmp_path, name):
+    plan = Plan.create("rooms", {"counts": "0", "canvas": 32}, splits={"train": 3})
+    generate(plan, tmp_path / "empty")
+    stored = open_dataset(tmp_path / "empty", "train").scenes([2, 0])
+    assert differences(stored, GeneratedScenes(plan, "train").scenes([2, 0])) == []
+    assert stored.amodal.shape == (2, 0, 32, 32)
+    export(tmp_path / "empty", name, tmp_path / name)
+
+
+def test_a_number_of_a_scene_becomes_a_number_in_json():
+    values = np.array([0.5, np.nan, np.inf], np.float32)
+    assert [json_values(value) for value in values] == [0.5, None, None]
+    assert json_values(values) == [0.5, None, None]
+
+
+@pytest.mark.parametrize(("generator", "known"), [("rooms", SHAPES), ("towers", SHAPES[:3])])
+def test_classes_of_bodies_keep_their_names(tmp_path, generator, known):
+    plan = Plan.create(generator, {"canvas": 32}, splits={"train": 20})
+    generate(plan, tmp_path / "d")
+    export(tmp_path / "d", "coco", tmp_path / "coco")
+    document = json.loads((tmp_path / "coco" / "annotations" / "instances_train.json").read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    assert names == {number + 1: name for number, name in enumerate(known)}
+    assert "Values: 0 box, 1 cylinder, 2 sphere" in (tmp_path / "coco" / "README.md").read_text()

@@ -172,3 +172,26 @@ def test_scenes_of_many_objects_that_would_not_fit_into_memory_are_refused():
 def test_nonsense_is_refused_by_all(generator, settings, message):
     with pytest.raises(UsageError, match=message):
         replace(generator, **settings)
+
+
+def test_factors_of_few_values_are_blamed_and_as_many_can_be_had():
+    few = replace(DSPRITES, counts="8", colours="named", distinct="colour")
+    with pytest.raises(InfeasibleError, match="8 sprites distinct in colour: it has only 7 values here"):
+        few.acceptance(np.random.default_rng(0))
+    scenes = draw_scenes(replace(few, counts="7"), 0, "train", 0, 20)  # most candidates die early
+    for colours in scenes.factors["colour"]:
+        assert len(np.unique(colours, axis=0)) == 7
+
+
+def test_acceptance_of_ood_is_that_of_its_settings():
+    generator = replace(SPRITES, counts="2", ood="counts=3")
+    assert set(generator.acceptance(np.random.default_rng(0))) == {2}
+    assert set(generator.ood_acceptance(np.random.default_rng(0))) == {3}
+    assert SPRITES.ood_acceptance(np.random.default_rng(0)) == {}
+
+
+@pytest.mark.parametrize("text", ["90", "0..7", "-0.5,7", "-2.1pi..0"])
+def test_degrees_are_not_taken_for_radians(text):
+    with pytest.raises(UsageError, match=r"orientation: expected radians from -2pi to 2pi, got -?[679]"):
+        replace(DSPRITES, orientation=text)
+    replace(DSPRITES, orientation="-2pi..2pi/40")

@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -229,6 +229,43 @@ def test_other_source_files_are_refused(copy, monkeypatch):
     monkeypatch.setattr(MultiMNIST, "sources", lambda self: {"sklearn.datasets.load_digits": "0" * 64})
     with pytest.raises(DataError, match="source sklearn.datasets.load_digits differs"):
         plan_of(Manifest.read(copy))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"splits": {"train": 2.5}}, r"splits\['train'\]: expected a whole number, got 2.5"),
+        ({"splits": {"train": True}}, "expected a whole number, got True"),
+        ({"splits": {"tr/ain": 3}}, "expected names of letters, .*got 'tr/ain'"),
+        ({"splits": {"": 3}}, "expected names"),
+        ({"splits": {"../x": 3}}, "expected names"),
+        ({"splits": {1: 3}}, "expected names .*got 1"),
+        ({"splits": {"train": 3}, "seed": "a"}, "seed: expected a whole number, got 'a'"),
+        ({"splits": {"train": 3}, "shard_rows": 1.5}, "shard_rows: expected a whole number, got 1.5"),
+        ({"splits": {"train": 3}, "shard_rows": 0}, "must not be negative|at least"),
+    ],
+)
+def test_a_plan_is_made_of_names_and_whole_numbers(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        Plan.create("sprites", {}, **arguments)
+
+
+def test_numbers_of_numpy_make_the_same_plan():
+    made = Plan.create(
+        "sprites", {}, seed=np.int64(3), splits={"test-ood": np.int32(5)}, shard_rows=np.uint8(9)
+    )
+    assert json.dumps(made.identity) == json.dumps(
+        Plan.create("sprites", {}, seed=3, splits={"test-ood": 5}, shard_rows=9).identity
+    )
+
+
+def test_shards_that_are_shorter_than_the_manifest_says_are_found(copy):
+    manifest = Manifest.read(copy)
+    record = manifest.splits["test"].shards[1]
+    manifest.splits["test"].shards[1] = replace(record, rows=record.rows + 1)
+    (problem,) = verify(copy, manifest)
+    assert (problem.kind, problem.file, problem.repairable) == ("short", record.file, False)
+    assert "holds 44 scenes, the manifest says 45" in problem.detail
 
 
 def test_nothing_to_generate_is_a_usage_error():

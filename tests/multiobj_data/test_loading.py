@@ -14,7 +14,8 @@ from multiobj_data.errors import DataError, UsageError, VerificationError
 from multiobj_data.loading import GeneratedScenes, batches, find_split, open_dataset
 from multiobj_data.manifest import Manifest, ShardRecord
 from multiobj_data.plan import Plan
-from multiobj_data.sheet import box_overlaps, sheet_of
+from multiobj_data.scenes import Scenes
+from multiobj_data.sheet import box_overlaps, contact_sheet, sheet_of
 from multiobj_data.torch_datasets import SceneDataset, SceneStream, stack
 from multiobj_data.verification import differences
 
@@ -183,3 +184,76 @@ def test_box_overlap_counts_each_pair_once(small_plan):
     overlap = box_overlaps(scenes)
     assert len(overlap) == 150 * 1 + 150 * 6
     assert 0 <= overlap.min() < overlap.max() < 1
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([0.7], r"expected a list of whole numbers, got \[0.7\]; one scene is \[i\]"),
+        (np.arange(300) < 3, "of a mask, take np.flatnonzero"),
+        ([True, False], "of a mask"),
+        (5, r"got 5; one scene is \[i\]"),
+        ("12", "got '12'"),
+        ([[1], [2, 3]], "list of whole numbers"),
+        ([[1, 2]], "list of whole numbers"),
+        ([2**70], "list of whole numbers"),
+        (None, "got None"),
+    ],
+)
+def test_what_is_no_list_of_indices_is_refused(small_plan, small_dataset, indices, message):
+    for source in (open_dataset(small_dataset, "test"), GeneratedScenes(small_plan, "test")):
+        for read in (source.images, source.scenes):
+            with pytest.raises(UsageError, match=message):
+                read(indices)
+
+
+@pytest.mark.parametrize(
+    "indices", [(3, 5), range(3, 6, 2), np.array([3, 5], np.uint8), torch.tensor([3, 5])]
+)
+def test_whole_numbers_of_any_kind_are_indices(small_dataset, indices):
+    stored = open_dataset(small_dataset, "test")
+    assert np.array_equal(stored.images(indices), stored.images([3, 5]))
+    assert np.array_equal(stored.scenes(indices).image, stored.images([3, 5]))
+
+
+def test_splits_lengths_and_starts_that_do_not_exist_are_refused(small_plan):
+    for make in (
+        lambda: GeneratedScenes(small_plan, "tran"),
+        lambda: GeneratedScenes(small_plan, "tran", 5),
+        lambda: SceneStream(small_plan, "tran"),
+    ):
+        with pytest.raises(UsageError, match="no split 'tran'. Did you mean 'train'?"):
+            make()
+    with pytest.raises(UsageError, match="start: expected .* 0 or more, got -300"):
+        SceneStream(small_plan, start=-300)
+    with pytest.raises(UsageError, match="length: expected 0 or more scenes, got -1"):
+        GeneratedScenes(small_plan, "train", -1)
+
+
+def test_large_scenes_are_shrunk_by_averaging_and_the_lines_between_them_stay(tmp_path):
+    """White checkers of one pixel are grey from afar; lines and boxes are as wide as ever."""
+    from PIL import Image
+
+    n, side = 20, 512
+    checkers = (255 * (np.indices((side, side)).sum(0) % 2)).astype(np.uint8)[None, ..., None]
+    box = np.full((n, 1, 4), (96.5, 96.5, 420.5, 420.5), np.float32)
+    segments = np.zeros((n, side, side), np.uint8)
+    segments[:, 97:420, 97:420] = 1
+    contact_sheet(Scenes(np.repeat(checkers, n, 0), np.ones(n, int), segments, box), tmp_path / "s.png", "")
+    with Image.open(tmp_path / "s.png") as picture:
+        page = np.asarray(picture.convert("RGB")).astype(int)
+    left = page[:, : page.shape[1] // 2]
+    grey = np.abs(left - 128).max(-1) <= 2
+    rows = np.flatnonzero(grey.mean(1) > 0.5)
+    panel = left[rows[0] : rows[-1]]
+    line = (panel == 96).all(-1)  # the colour between scenes
+    assert runs(line.mean(0) > 0.9) == 3
+    assert runs(line.mean(1) > 0.7) == 3
+    blue = (panel[..., 2] - panel[..., 0]) > 60  # edges of the boxes
+    assert runs(blue.mean(0) > 0.5) == 8
+    assert not ((panel == 0) | (panel == 255)).all(-1).any()  # no pixel of a checker was picked
+
+
+def runs(mask):
+    """How many times a row of truth values becomes true."""
+    return int((np.diff(np.concatenate([[0], mask.astype(int)])) == 1).sum())

@@ -271,8 +271,32 @@ def test_the_early_test_does_not_change_the_law(monkeypatch, rule):
         ({"ood": "canvas=80"}, "canvas is the same for all splits"),
         ({"ood": "sprites=file"}, "sprites is the same for all splits"),
         ({"colours": "white", "ground": "black", "ood": "colours=red"}, "3 channel.*1"),
+        ({"colours": "#ff0000", "ground": "red"}, "no object could be seen; use another --set ground"),
+        ({"colours": "grey:1", "ground": "white"}, "no object could be seen"),
+        ({"colours": "white", "ground": "black", "ood": "ground=white"}, "no object could be seen"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(UsageError, match=message):
         resolve("generators", "multi-dsprites")(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({}, 0),
+        ({"colours": "named", "ground": "#ffff00"}, 1 / 7),
+        ({"colours": "named", "ground": "black", "ood": "ground=white"}, 1 / 7),
+        ({"colours": "red,green", "ground": "red,#102030"}, 1 / 4),
+        ({"colours": "red,green", "ground": "red,#102030", "distinct": "colour"}, 0),
+    ],
+)
+def test_objects_that_have_the_colour_of_their_ground_are_noted(settings, share):
+    notes = MultiDSprites(counts="1", **settings).notes()
+    if not share:
+        assert notes == []
+    else:
+        (note,) = notes
+        assert "cannot be seen" in note
+        assert int(note.split("%")[0]) / 100 == pytest.approx(share, abs=0.04)
+    assert MultiDSprites(counts="0", colours="red", ground="red").notes()  # allowed: there is no object

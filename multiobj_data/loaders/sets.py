@@ -1,0 +1,151 @@
+"""The public sets that `mobj convert` reads: their ids, files and addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from multiobj_data.errors import DataError, UsageError, did_you_mean
+
+_HOST = "https://storage.googleapis.com/multi-object-datasets/"
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    """A public set.
+
+    Attributes:
+        name: As on the command line.
+        id: Id of what is written, with version.
+        source: Whose records they are, and whose protocols apply: ``clevr``, ``objects-room``, ...
+        about: One line.
+        slots: K: most objects in any of its scenes.
+        shape: Height and width of its pictures.
+        files: File name -> the split to which its scenes go, or ``None`` where the protocol decides.
+        folder: Where the files lie at their publisher; "" for sets without single files.
+        most: Most objects in a scene that is kept, by default; ``None`` keeps all.
+    """
+
+    name: str
+    id: str
+    source: str
+    about: str
+    slots: int
+    shape: tuple[int, int]
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    folder: str = ""
+    most: int | None = None
+
+    def addresses(self) -> list[str]:
+        """Return where the files can be had."""
+        return [f"{_HOST}{self.folder}/{file}" for file in self.files] if self.folder else []
+
+
+_CLEVR: Mapping[str, str | None] = {"clevr_with_masks_train.tfrecords": None}
+_SETS = (
+    PublicSet(
+        "clevr6",
+        "clevr6-v1",
+        "clevr",
+        "CLEVR with masks (multi_object_datasets, Kabra et al. 2019), scenes of at most 6 objects",
+        10,
+        (240, 320),
+        _CLEVR,
+        "clevr_with_masks",
+        most=6,
+    ),
+    PublicSet(
+        "clevr",
+        "clevr-v1",
+        "clevr",
+        "CLEVR with masks (multi_object_datasets, Kabra et al. 2019), 3-10 objects, 100,000 scenes",
+        10,
+        (240, 320),
+        _CLEVR,
+        "clevr_with_masks",
+    ),
+    PublicSet(
+        "objects-room",
+        "objects-room-v1",
+        "objects-room",
+        "Objects Room (multi_object_datasets, Kabra et al. 2019), 1-3 objects and three test conditions",
+        6,
+        (64, 64),
+        {
+            "objects_room_train.tfrecords": None,
+            "objects_room_test_empty_room.tfrecords": "empty-room",
+            "objects_room_test_six_objects.tfrecords": "six-objects",
+            "objects_room_test_identical_color.tfrecords": "identical-color",
+        },
+        "objects_room",
+    ),
+    PublicSet(
+        "multi-dsprites-mod",
+        "multi-dsprites-mod-v1",
+        "multi-dsprites-mod",
+        "Multi-dSprites (multi_object_datasets, Kabra et al. 2019), one of its three files",
+        5,
+        (64, 64),
+        dict.fromkeys(
+            f"multi_dsprites_{kind}.tfrecords"
+            for kind in ("colored_on_grayscale", "colored_on_colored", "binarized")
+        ),
+        "multi_dsprites",
+    ),
+    PublicSet(
+        "tetrominoes",
+        "tetrominoes-v1",
+        "tetrominoes",
+        "Tetrominoes (multi_object_datasets, Kabra et al. 2019), 3 pieces, 35x35",
+        3,
+        (35, 35),
+        {"tetrominoes_train.tfrecords": None},
+        "tetrominoes",
+    ),
+    PublicSet(
+        "shapestacks",
+        "shapestacks-v1",
+        "shapestacks",
+        "ShapeStacks (Groth et al. 2018), 2-6 blocks, stable or not, 16 cameras",
+        6,
+        (224, 224),
+    ),
+)
+PUBLIC_SETS: Mapping[str, PublicSet] = {each.name: each for each in _SETS}
+
+
+def find_set(name: str) -> PublicSet:
+    """Return a public set by name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if name not in PUBLIC_SETS:
+        raise UsageError(f"no public set named {name!r}.{did_you_mean(name, PUBLIC_SETS)}")
+    return PUBLIC_SETS[name]
+
+
+def find_files(public: PublicSet, source: Path) -> list[tuple[Path, str | None]]:
+    """Return the files of a set with the split of each; ``source`` is one of them, or their folder.
+
+    A file by another name is taken as it is: its content says what it holds.
+
+    Raises:
+        DataError: If there is none; the message says where they can be had.
+    """
+    if source.is_file():
+        return [(source, public.files.get(source.name))]
+    if source.is_dir():
+        found = [(source / name, split) for name, split in public.files.items() if (source / name).is_file()]
+        if public.name == "multi-dsprites-mod" and len(found) > 1:
+            raise UsageError(
+                f"{source} holds {len(found)} variants of {public.name} ({', '.join(path.name for path, _ in found)}); "
+                "name the one file to convert."
+            )
+        if found:
+            return found
+    raise DataError(
+        f"{source}: expected one of {', '.join(public.files)}, or a folder that holds it; found none. "
+        f"Download: {' '.join(public.addresses())}"
+    )
