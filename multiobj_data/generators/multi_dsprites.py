@@ -180,16 +180,20 @@ _NUMBERS = ("scale", "orientation", "pos_x", "pos_y", "hue", "saturation", "valu
 
 @cache
 def some_colours(text: str) -> np.ndarray:
-    """Return colours that a text describes, drawn from their law, uint8 ``[1000, 3]``; the same ones always."""
-    colours = parse_colours(text).sample(np.random.default_rng(0), 1000)["colour"]
+    """Return colours that a text describes, drawn from their law, uint8 ``[10000, 3]``; the same ones always."""
+    colours = parse_colours(text).sample(np.random.default_rng(0), 10_000)["colour"]
     return np.rint(255 * colours).astype(np.uint8)
 
 
 @cache
 def _share_equal(one: str, other: str) -> float:
     """Estimate how often a colour of one text equals one of the other, each drawn by itself."""
-    first, second = (some_colours(text).astype(int) @ (1, 256, 65536) for text in (one, other))
-    return float((first[:, None] == second).mean())
+    shares = []  # of each colour, by its number
+    for text in (one, other):
+        numbers = some_colours(text).astype(int) @ (1, 256, 65536)
+        values, times = np.unique(numbers, return_counts=True)
+        shares.append(dict(zip(values.tolist(), times / len(numbers), strict=True)))
+    return float(sum(share * shares[1].get(number, 0) for number, share in shares[0].items()))
 
 
 def _without(law: Law, held_out: Condition | None) -> Law:

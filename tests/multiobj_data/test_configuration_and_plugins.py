@@ -186,6 +186,7 @@ class Raises(Fruits):
         raise ZeroDivisionError("by nought")
 
 
+@dataclass(frozen=True)
 class Exits(Fruits):
     def __post_init__(self):
         sys.exit("bye")

@@ -244,8 +244,8 @@ def test_large_scenes_are_shrunk_by_averaging_and_the_lines_between_them_stay(tm
         page = np.asarray(picture.convert("RGB")).astype(int)
     left = page[:, : page.shape[1] // 2]
     grey = np.abs(left - 128).max(-1) <= 2
-    rows = np.flatnonzero(grey.mean(1) > 0.5)
-    panel = left[rows[0] : rows[-1]]
+    rows, columns = (np.flatnonzero(grey.mean(axis) > 0.5) for axis in (1, 0))
+    panel = left[rows[0] : rows[-1], columns[0] : columns[-1]]
     line = (panel == 96).all(-1)  # the colour between scenes
     assert runs(line.mean(0) > 0.9) == 3
     assert runs(line.mean(1) > 0.7) == 3

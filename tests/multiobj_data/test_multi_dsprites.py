@@ -298,5 +298,5 @@ def test_objects_that_have_the_colour_of_their_ground_are_noted(settings, share)
     else:
         (note,) = notes
         assert "cannot be seen" in note
-        assert int(note.split("%")[0]) / 100 == pytest.approx(share, abs=0.04)
+        assert int(note.split("%")[0]) / 100 == pytest.approx(share, abs=0.02)
     assert MultiDSprites(counts="0", colours="red", ground="red").notes()  # allowed: there is no object
