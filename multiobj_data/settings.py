@@ -50,7 +50,9 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 def _arguments(docstring: str) -> dict[str, str]:
     """Read the section ``Args:`` of a Google docstring: name -> one line of text."""
-    section = re.search(r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(docstring) + "\n", re.M)
+    section = re.search(
+        r"^(?:Args|Attributes):\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(docstring) + "\n", re.M
+    )
     if section is None:
         return {}
     entries: dict[str, str] = {}
