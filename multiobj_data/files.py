@@ -15,6 +15,12 @@ from typing import Any
 from multiobj_data.errors import DataError, MobjError, UsageError
 
 
+def temporary_of(path: Path) -> Path:
+    """Return where this process writes a file before it is renamed onto ``path``."""
+    writer = f"{socket.gethostname()}-{os.getpid()}"  # workers on several hosts may share a process id
+    return path.with_name(f".{path.name}.tmp-{writer}")
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], advice: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it onto ``path`` once its content is on the disk.
@@ -29,8 +35,7 @@ def replacing(path: str | os.PathLike[str], advice: str | None = None) -> Iterat
     path = Path(path)
     if not path.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder, {path.parent} is none; create it first.")
-    writer = f"{socket.gethostname()}-{os.getpid()}"  # workers on several hosts may share a process id
-    temporary = path.with_name(f".{path.name}.tmp-{writer}")
+    temporary = temporary_of(path)
     with explain_os_errors(path, advice):
         try:
             yield temporary

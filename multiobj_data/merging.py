@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from multiobj_data.errors import DataError, MobjError, UsageError
-from multiobj_data.files import explain_os_errors, make_folder, replacing
+from multiobj_data.files import explain_os_errors, make_folder, replacing, temporary_of
 from multiobj_data.journal import Journal, hold_lock, is_whole, remove_journals
 from multiobj_data.manifest import MANIFEST, Manifest, ShardRecord
 from multiobj_data.parts import Inventory, Part, read_part, refuse_mixture, take_inventory
@@ -138,7 +138,7 @@ def _bring(source: Path, target: Path, record: ShardRecord, link: bool) -> str:
 
 def _link(source: Path, target: Path) -> bool:
     """Make a hard link, atomically; return whether the file system could."""
-    temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
+    temporary = temporary_of(target)
     try:
         temporary.unlink(missing_ok=True)
         os.link(source.resolve(), temporary)

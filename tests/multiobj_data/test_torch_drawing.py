@@ -277,6 +277,7 @@ def test_a_stream_may_end(quick_plan: Plan, start: int, length: int) -> None:
 def test_workers_change_nothing_and_end_with_the_stream(quick_plan: Plan) -> None:
     alone = TensorStream(quick_plan, "train", ("image", "amodal"), batch_size=200)
     together = TensorStream(quick_plan, "train", ("image", "amodal"), batch_size=200, workers=2)
+    others = set(multiprocessing.active_children())  # of joblib's pool, should an earlier test have made one
     torch.manual_seed(0)
     before = torch.get_rng_state()
     stream = iter(together)
@@ -284,7 +285,7 @@ def test_workers_change_nothing_and_end_with_the_stream(quick_plan: Plan) -> Non
         assert all(torch.equal(one[name], other[name]) for name in ("image", "amodal"))
     assert torch.equal(torch.get_rng_state(), before)
     stream.close()  # type: ignore[attr-defined]
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_ranks_share_the_stream_out(quick_plan: Plan) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from multiobj_data.errors import DataError, MobjError
+from multiobj_data.files import temporary_of
 from reference_models.air import AIR
 from reference_models.base import Loss
 from reference_models.checkpoints import load_checkpoint
@@ -119,7 +120,7 @@ def test_full_disk_is_one_sentence_and_the_run_can_be_resumed(
                 (folder / file).rename(tmp_path / "log")
                 (folder / file).symlink_to(FULL)
             else:
-                (folder / f".{file}.tmp-{os.getpid()}").symlink_to(FULL)
+                temporary_of(folder / file).symlink_to(FULL)
 
     with pytest.raises(MobjError, match=rf"no space left .*{file}; .*--resume"):
         run(on_progress=fill)
