@@ -83,6 +83,7 @@ class _WithSets(click.Command):
 @click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N records of each file."
 )
+@click.option("--downloads", metavar="DIR", help="Where downloads are kept.  [default: the user's cache]")
 @click.option(
     "--shard-rows",
     type=click.IntRange(min=1),
@@ -97,46 +98,70 @@ class _WithSets(click.Command):
 )
 @json_option
 def convert_command(name: str, source: str, **options: Any) -> None:
-    """Convert the public set NAME, whose files are at SOURCE (a file or a folder), into HDF5 shards.
+    """Convert the public set NAME into HDF5 shards.
 
-    TensorFlow is not needed. An interrupted run is continued by the same command.
+    SOURCE is its file or folder; the word `download`, which gets the files from their publisher; or the address of a
+    file, or of a folder of them (ending in /). Downloads are kept, and go on where they broke off. TensorFlow is not
+    needed. An interrupted run is continued by the same command. NAME may also be tfds:SET, with the folder of a data
+    set that TensorFlow Datasets has prepared as array_record files (pip install 'mobj[tfds]').
 
     \b
     mobj convert clevr6 clevr_with_masks_train.tfrecords --out data/clevr6
-    mobj convert objects-room downloads/objects_room --protocol genesis
+    mobj convert objects-room download --protocol genesis
     """
     from pathlib import Path
 
     from multiobj_data.conversion import convert
 
     start_logging()
-    stream = _open(name, Path(source), options)
-    folder = Path(options["out"] or f"data/{name}")
+    with resumable(same_command()):
+        stream = _open(name, _here(name, source, options["downloads"]), options)
+    folder = Path(options["out"] or f"data/{stream.name.rpartition(':')[2]}")
     with resumable(same_command()), progress("convert", stream.size, stream.unit) as advance:
         manifest = convert(stream, folder, shard_rows=options["shard_rows"], on_progress=advance)
     _print_result(folder, manifest, options)
+
+
+def _here(name: str, source: str, downloads: str | None) -> Any:
+    """Return where the files are, downloaded if need be."""
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from multiobj_data.loaders.download import default_cache, is_address
+    from multiobj_data.loaders.sets import DOWNLOAD, download, find_set
+
+    if not is_address(source) and (source != DOWNLOAD or Path(source).exists()):
+        return Path(source)
+    bars: dict[str, Any] = {}
+    shown: dict[str, int] = {}
+    with ExitStack() as stack:
+
+        def on_bytes(file: str, done: int, total: int) -> None:
+            if file not in bars:
+                stack.close()  # the bar of the file before
+                bars[file] = stack.enter_context(progress(f"download {file}", total, "bytes"))
+            bars[file](done - shown.get(file, 0))
+            shown[file] = done
+
+        folder = Path(downloads) if downloads else default_cache()
+        return download(find_set(name), source, folder, on_bytes)
 
 
 def _open(name: str, source: Any, options: dict[str, Any]) -> Any:
     """Return the stream that the options describe."""
     import os
 
-    from multiobj_data.loaders.preparing import Selection
     from multiobj_data.loaders.protocols import find_protocol
     from multiobj_data.loaders.sets import find_files, find_set
     from multiobj_data.loaders.streams import RecordStream, Request
 
+    if name.startswith("tfds:"):
+        return _open_tfds(name, source, options)
     public = find_set(name)
     protocol = find_protocol(public.source, options["protocol"])
-    selection = Selection(
-        rule=options["count_rule"] or _rule(protocol.count_rule, options, public.most),
-        least=options["min_objects"] or 0,
-        most=public.most if options["max_objects"] is None else options["max_objects"],
-        min_pixels=options["min_pixels"],
-    )
-    request = Request(public, protocol, selection, options["limit"])
+    request = Request(public, protocol, _selection(options, protocol, public.most), options["limit"])
     if name != "shapestacks":
-        _refuse(name, options, "release_split", "maps", "blacklists")
+        _refuse(name, options, "release_split", "maps", "blacklists", "workers")
         return RecordStream(request, find_files(public, source))
     from multiobj_data.loaders.shapestacks import PARTS, ShapeStacks
     from multiobj_data.loaders.stack_stream import StackStream
@@ -151,14 +176,36 @@ def _open(name: str, source: Any, options: dict[str, Any]) -> Any:
     return StackStream(request, stacks, options["workers"] or os.cpu_count() or 1)
 
 
-def _refuse(name: str, options: dict[str, Any], *only_shapestacks: str) -> None:
+def _open_tfds(name: str, source: Any, options: dict[str, Any]) -> Any:
+    from multiobj_data.loaders.protocols import find_protocol
+    from multiobj_data.loaders.streams import Request
+    from multiobj_data.loaders.tfds_stream import PREFIX, Prebuilt, TfdsStream
+
+    _refuse(name, options, "release_split", "maps", "blacklists", "workers")
+    data = Prebuilt(name.removeprefix(PREFIX), source)
+    protocol = find_protocol("tfds", options["protocol"])
+    request = Request(data.public(), protocol, _selection(options, protocol, None), options["limit"])
+    return TfdsStream(request, data)
+
+
+def _selection(options: dict[str, Any], protocol: Any, most: int | None) -> Any:
+    """Return which scenes are kept; ``most`` is the set's own bound."""
+    from multiobj_data.loaders.preparing import Selection
+
+    return Selection(
+        rule=options["count_rule"] or _rule(protocol.count_rule, options, most),
+        least=options["min_objects"] or 0,
+        most=most if options["max_objects"] is None else options["max_objects"],
+        min_pixels=options["min_pixels"],
+    )
+
+
+def _refuse(name: str, options: dict[str, Any], *foreign: str) -> None:
     from multiobj_data.errors import UsageError
 
-    for option in only_shapestacks:
+    for option in foreign:
         if options[option]:
-            raise UsageError(
-                f"--{option.replace('_', '-')} belongs to shapestacks, not to {name}; leave it out."
-            )
+            raise UsageError(f"--{option.replace('_', '-')} does not belong to {name}; leave it out.")
 
 
 def _rule(rule: str, options: dict[str, Any], most: int | None) -> Any:
@@ -176,7 +223,8 @@ def _print_result(folder: Any, manifest: Any, options: dict[str, Any]) -> None:
     sheets = []
     for split in manifest.splits if options["sheet"] else ():
         sheets.append(str(folder / f"sheet-{split}.png"))
-        sheet_of(open_dataset(folder, split), Path(sheets[-1]), f"{manifest.dataset}, {split} split")
+        title = f"{manifest.dataset}, {split} split"
+        sheet_of(open_dataset(folder, split), Path(sheets[-1]), title)
     rows = {
         name: {"rows": split.rows, "shards": len(split.shards)} for name, split in manifest.splits.items()
     }

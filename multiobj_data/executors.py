@@ -27,7 +27,7 @@ from typing import Any
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors
 from multiobj_data.generators.base import call_optional
-from multiobj_data.memory import keep_freed_memory
+from multiobj_data.memory import keep_freed_memory, keep_workers_that_grow
 from multiobj_data.plan import Finished, Plan, Task
 from multiobj_data.plugins import foreign_code
 from multiobj_data.version import __version__
@@ -73,6 +73,7 @@ def in_processes(workers: int) -> Run:
 def _write_in_process(plan: Plan, task: Task, folder: Path) -> Finished:
     _leave_with_parent(os.getppid())
     keep_freed_memory()
+    keep_workers_that_grow()
     return plan.write_shard(task, folder)
 
 

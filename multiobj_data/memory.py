@@ -1,4 +1,4 @@
-"""Keeping freed memory at hand: drawing reuses the same megabytes for every block of scenes."""
+"""Keeping memory at hand: drawing reuses the same megabytes for every block, and digits once resized."""
 
 from __future__ import annotations
 
@@ -24,3 +24,15 @@ def keep_freed_memory() -> None:
         if not libc.mallopt(_MMAP_THRESHOLD, _KEPT):
             libc.mallopt(_MMAP_THRESHOLD, _MOST_IN_OLD_GLIBC)
         libc.mallopt(_TRIM_THRESHOLD, _KEPT)
+
+
+@cache
+def keep_workers_that_grow() -> None:
+    """Keep loky from ending this worker because its memory has grown.
+
+    Where psutil is installed, loky takes growth by 300 MB for a leak and starts a new worker. Ours grow to a bound,
+    by the digits that they have resized; a new worker would begin that anew, again and again.
+    """
+    from joblib.externals.loky import process_executor
+
+    process_executor._USE_PSUTIL = False

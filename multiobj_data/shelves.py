@@ -12,7 +12,7 @@ from multiobj_data.errors import UsageError
 from multiobj_data.files import explain_os_errors, write_atomically
 from multiobj_data.journal import Journal, is_whole, read_whole_journals, refuse_difference, stray_shards
 from multiobj_data.loaders.preparing import Prepared
-from multiobj_data.manifest import ShardRecord
+from multiobj_data.manifest import CONVERTED, ShardRecord
 
 Holds = Callable[[Sequence[Mapping[str, Any]], Mapping[str, str]], int]
 
@@ -79,9 +79,10 @@ def resume(
 def _journal(folder: Path, identity: Mapping[str, Any], holds: Holds) -> list[dict[str, Any]]:
     """Return the finished shards of an earlier run, as far as they come of what the source files now hold."""
     journals = read_whole_journals(folder)
-    for header, *_ in journals.values():
+    for header, *lines in journals.values():
         there = header.get("identity", {})
-        refuse_difference(folder, {**there, "sources": identity["sources"]}, identity)
+        if lines or not there.get("generator", "").startswith(CONVERTED):  # else there is nothing to lose
+            refuse_difference(folder, {**there, "sources": identity["sources"]}, identity)
     header, *lines = journals.get((0, 1), [{}])
     sources = header.get("identity", {}).get("sources", identity["sources"])
     if not lines or sources == identity["sources"]:

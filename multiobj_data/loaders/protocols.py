@@ -83,9 +83,7 @@ def find_protocol(source: str, name: str) -> Protocol:
     """
     known = protocols(source)
     if name not in known:
-        raise UsageError(
-            f"{source} has no protocol {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}."
-        )
+        raise UsageError(f"{source} has no protocol {name!r}.{did_you_mean(name, known)}")
     return known[name]
 
 

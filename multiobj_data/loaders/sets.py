@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiobj_data.errors import DataError, UsageError, did_you_mean
+from multiobj_data.loaders.download import OnBytes, fetch
 
+DOWNLOAD = "download"
 _HOST = "https://storage.googleapis.com/multi-object-datasets/"
 
 
@@ -126,6 +128,37 @@ def find_set(name: str) -> PublicSet:
     return PUBLIC_SETS[name]
 
 
+def download(
+    public: PublicSet, source: str, folder: Path, on_bytes: OnBytes = lambda name, done, total: None
+) -> Path:
+    """Download a set's files into ``folder``; return the one file, or the folder of several.
+
+    Args:
+        public: The set.
+        source: ``download`` for the publisher's addresses, one file's address, or the address of a folder of them
+            (ending in ``/``): a mirror.
+        folder: Where they are kept.
+        on_bytes: Told how it goes.
+
+    Raises:
+        UsageError: If it has to be said which file is meant, or the set cannot be downloaded like this.
+        DataError: If a file is not to be had; see `multiobj_data.loaders.download.fetch`.
+    """
+    addresses = public.addresses() if source == DOWNLOAD else [source]
+    if source.endswith("/"):
+        addresses = [source + file for file in public.files]
+    if not addresses:
+        raise UsageError(
+            f"{public.name} cannot be downloaded by mobj; get its files and give their folder as SOURCE."
+        )
+    if public.name == "multi-dsprites-mod" and len(addresses) > 1:
+        raise UsageError(
+            f"{public.name} has {len(addresses)} variants; give one address as SOURCE: {' '.join(addresses)}"
+        )
+    paths = [fetch(address, folder / public.source, on_bytes) for address in addresses]
+    return paths[0] if len(paths) == 1 else folder / public.source
+
+
 def find_files(public: PublicSet, source: Path) -> list[tuple[Path, str | None]]:
     """Return the files of a set with the split of each; ``source`` is one of them, or their folder.
 
@@ -147,5 +180,5 @@ def find_files(public: PublicSet, source: Path) -> list[tuple[Path, str | None]]
             return found
     raise DataError(
         f"{source}: expected one of {', '.join(public.files)}, or a folder that holds it; found none. "
-        f"Download: {' '.join(public.addresses())}"
+        f"`mobj convert {public.name} {DOWNLOAD}` gets them from {' '.join(public.addresses())}"
     )

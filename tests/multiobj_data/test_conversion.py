@@ -382,6 +382,12 @@ def test_other_settings_into_the_same_folder_are_refused(source, tmp_path):
     assert content(tmp_path / "set") == before
 
 
+def test_a_run_that_wrote_no_shard_binds_to_nothing(source, tmp_path, whole):
+    convert_until_stopped(stop_after(stream_of(source, protocol="iodine"), 3), tmp_path / "set", ROWS)
+    run(source, tmp_path / "set")
+    assert content(tmp_path / "set") == whole
+
+
 def test_a_generated_set_is_never_touched(source, tmp_path, small_dataset):
     folder = tmp_path / "set"
     shutil.copytree(small_dataset, folder)

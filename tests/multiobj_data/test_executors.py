@@ -251,3 +251,22 @@ def test_a_range_of_a_finished_set_reports_and_repairs_its_own_shards(small_plan
     generate(small_plan, tmp_path, shard_range=(0, 2))
     assert files_of(tmp_path) == files_of(small_dataset)
     assert manifest == Manifest.read(tmp_path)
+
+
+def test_workers_may_grow_by_what_they_keep():
+    from joblib.externals.loky import process_executor
+
+    assert isinstance(
+        process_executor._USE_PSUTIL, bool
+    )  # what loky's loop asks before it ends a grown worker
+    flag = joblib.Parallel(n_jobs=2)(joblib.delayed(_flag_after_a_shard)() for _ in range(2))
+    assert flag == [False, False]
+
+
+def _flag_after_a_shard():
+    from joblib.externals.loky import process_executor
+
+    from multiobj_data.memory import keep_workers_that_grow
+
+    keep_workers_that_grow()
+    return process_executor._USE_PSUTIL

@@ -88,7 +88,7 @@ def test_only_efficientmorl_keeps_the_label_map_of_the_cut():
 def test_an_unknown_protocol_is_corrected():
     with pytest.raises(UsageError, match="Did you mean 'iodine'"):
         find_protocol("clevr", "iodin")
-    with pytest.raises(UsageError, match="clevr has no protocol 'sri'.*Known: default, iodine"):
+    with pytest.raises(UsageError, match="clevr has no protocol 'sri'.*Known: as-stored, default, emorl"):
         find_protocol("clevr", "sri")
 
 
