@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multiobj_data.blocks.stability import Above, contact_margins, inside, masses
 from multiobj_data.errors import InfeasibleError
 from multiobj_data.rendering.bodies import BOX, CYLINDER, SPHERE
 from multiobj_data.rendering.world import unit_circle
-from multiobj_data.blocks.stability import Above, contact_margins, inside, masses
 
 NONE, CENTRE_OF_MASS, CURVED_SUPPORT = range(3)
 """What is wrong with a tower: nothing; a part lies too far out; a part lies on a sphere."""

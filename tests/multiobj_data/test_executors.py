@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import nullcontext
 
+import joblib
 import pytest
 
 from multiobj_data import executors
