@@ -10,7 +10,9 @@ workers. `TensorStream` goes further and draws on the GPU: it gives batches of t
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -210,6 +212,7 @@ class TensorStream:
             collate_fn=_unchanged,
             num_workers=self.workers,
             multiprocessing_context="spawn",
+            worker_init_fn=_leave_quickly,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # it draws the workers' seeds, which are not used, from the global one
         )
@@ -233,6 +236,14 @@ class _Blocks(Dataset[Unpainted | Painted]):
 def _only_paints(generator: Generator) -> TypeGuard[FlatGenerator]:
     """Whether the scenes are what is arranged, painted; those of a subclass with `scenes` of its own may be more."""
     return isinstance(generator, FlatGenerator) and type(generator).scenes is FlatGenerator.scenes
+
+
+def _leave_quickly(worker: int) -> None:
+    """End a worker as a forked one ends, once its queues are flushed: without C++'s destructors.
+
+    Cut off in the middle of a stream, these abort now and then, which PyTorch reports in the parent.
+    """
+    Finalize(None, os._exit, args=(0,), exitpriority=-1000)
 
 
 def _unchanged(block: Any) -> Any:
