@@ -12,23 +12,32 @@ from pathlib import Path
 
 from multiobj_data.configuration import build
 from multiobj_data.errors import MobjError, UsageError
-from multiobj_data.manifest import MANIFEST, Manifest
+from multiobj_data.loaders.sets import PUBLIC_SETS, PublicSet
+from multiobj_data.manifest import CONVERTED, MANIFEST, Manifest
 from multiobj_data.plugins import BUILT_IN, names, resolve
 from multiobj_data.presets import Preset, presets
 
 # What the holders of the source images state. MNIST: the site of LeCun, Cortes and Burges; scikit-learn's digits:
-# the UCI repository; dSprites and the public sets: their home pages and repositories.
+# the UCI repository; dSprites: its repository.
 _SOURCE_LICENCES = {
     "idx3-ubyte": "CC-BY-SA-3.0",
     "sklearn.datasets.load_digits": "CC-BY-4.0",
     "dsprites_ndarray": "Apache-2.0",
 }
-_SET_LICENCES = {
-    "clevr": "CC-BY-4.0",
-    "objects-room": "Apache-2.0",
-    "multi-dsprites-mod": "Apache-2.0",
-    "tetrominoes": "Apache-2.0",
-    "shapestacks": "GPL-3.0-only",
+
+# Public sets by the source of their records: licence and whom to cite. The repository of multi_object_datasets, which
+# publishes the data, is under Apache-2.0 as a whole (its CLEVR pictures were rendered anew, so that CLEVR's own licence
+# is not theirs). ShapeStacks' pages state no licence of the data.
+_KABRA = (
+    "Data: Kabra et al. (2019), Multi-Object Datasets, https://github.com/deepmind/multi_object_datasets."
+)
+_PUBLIC: Mapping[str, tuple[str | None, str]] = {
+    **dict.fromkeys(("clevr", "objects-room", "multi-dsprites-mod", "tetrominoes"), ("Apache-2.0", _KABRA)),
+    "shapestacks": (
+        None,
+        "Data: Groth et al. (2018), ShapeStacks: Learning Vision-Based Physical Intuition for Generalised Object "
+        "Stacking, arXiv:1804.08018; for their licence, see the publisher.",
+    ),
 }
 _SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
@@ -52,9 +61,28 @@ FIELDS = {
     "scene_factors/attempts": "Candidate scenes tried until this one was accepted.",
 }
 
+_FIELDS_OF_OTHERS = {
+    "boxes": "Box of each object, x0 y0 x1 y1 in pixels, half-open, origin top left; tight around what is visible of "
+    "it in the label map. NaN where there is no object.",
+    "factors/pixels": "Visible pixels of each object; -1 where there is no object.",
+    "factors/source_entity": "Number of each object among the source's masks; -1 where there is no object.",
+    "scene_factors/source_index": "Number of the scene in its source file, from 0.",
+    "scene_factors/source_count": "Number of objects that the source states, visible here or not.",
+    "scene_factors/unclear_pixels": "Pixels that none or several of the source's masks claim.",
+    "scene_factors/background_repaired": "1: objects were moved up by one label, since only three masks were "
+    "background; -1: that is doubtful, and they are as stored; 0: four masks were.",
+    "scene_factors/segments_source": "Label map of the crop before it was resized.",
+    "scene_factors/stray_pixels": "Pixels of labels that antialiasing left in the source's label map.",
+}
 
-def field_text(name: str) -> str:
-    """Return what a field of the truth means, in a sentence."""
+
+def field_text(name: str, *, drawn: bool = True) -> str:
+    """Return what a field of the truth means, in a sentence.
+
+    Args:
+        name: The field.
+        drawn: Whether a generator drew the scenes; a converted set's factors mean what its publisher says.
+    """
     group, _, factor = name.partition("/")
     words = factor.replace("_", " ")
     default = (
@@ -62,7 +90,9 @@ def field_text(name: str) -> str:
         if group == "factors"
         else f"{words[:1].upper()}{words[1:]} of the scene."
     )
-    return FIELDS.get(name, default)
+    if drawn or name in ("image", "index", "count", "segments", "background_segments"):
+        return FIELDS.get(name, default)
+    return _FIELDS_OF_OTHERS.get(name, f"{default.removesuffix('.')}; as in the source.")
 
 
 @dataclass(frozen=True)
@@ -129,19 +159,32 @@ def _description(manifest: Manifest) -> str:
     text = ""
     if manifest.generator in BUILT_IN["generators"]:
         text = inspect.getdoc(resolve("generators", manifest.generator)) or ""
+    public = _public(manifest)
     summary = " ".join(text.split("\n\n")[0].split()) or f"Multi-object scenes, {manifest.dataset}."
+    summary = f"{public.about}." if public else summary
     notes = "".join(f" NOTE: {note.rstrip('.')}." for note in manifest.notes)
     return f"{summary} {origin(manifest)}.{notes}"
 
 
 def origin(manifest: Manifest) -> str:
     """Return where the scenes come from, without a full stop."""
+    if manifest.generator.startswith(CONVERTED):
+        name = manifest.generator.removeprefix(CONVERTED)
+        return f"Converted by mobj {manifest.toolkit} from the public set {name}"
     if _is_drawn(manifest):
         return f"Drawn by mobj {manifest.toolkit} with seed {manifest.seed}"
     return f"Stored as scenes by mobj {manifest.toolkit}"
 
 
+def _public(manifest: Manifest) -> PublicSet | None:
+    """Return the public set that a data set was converted from; ``None`` if it is none that is built in."""
+    is_converted = manifest.generator.startswith(CONVERTED)
+    return PUBLIC_SETS.get(manifest.generator.removeprefix(CONVERTED)) if is_converted else None
+
+
 def _is_drawn(manifest: Manifest) -> bool:
+    if manifest.generator.startswith(CONVERTED):
+        return False
     return ":" in manifest.generator or manifest.generator in names("generators")
 
 
@@ -163,6 +206,8 @@ def _words(manifest: Manifest) -> dict[str, dict[int, str]]:
 
 def _citation(manifest: Manifest) -> str:
     text = f"{manifest.dataset}. {origin(manifest)}."
+    if public := _public(manifest):
+        return f"{text} {_PUBLIC[public.source][1]}"
     fitting = {name: preset.about for name, preset in presets().items() if _has_settings(manifest, preset)}
     return text + "".join(f" Settings of {name}: {about.rstrip('.')}." for name, about in fitting.items())
 
@@ -173,13 +218,10 @@ def _has_settings(manifest: Manifest, preset: Preset) -> bool:
 
 
 def _licence(manifest: Manifest) -> str | None:
+    if public := _public(manifest):
+        return _PUBLIC[public.source][0]
     found = {
         licence for source in manifest.sources for part, licence in _SOURCE_LICENCES.items() if part in source
-    }
-    found |= {
-        licence
-        for prefix, licence in _SET_LICENCES.items()
-        if re.match(rf"{prefix}[0-9]*(-v[0-9]+)?$", manifest.dataset)
     }
     return found.pop() if len(found) == 1 else None
 

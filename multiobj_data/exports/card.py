@@ -90,7 +90,9 @@ def _field_lines(subset: Subset, about: About) -> list[str]:
         if values is None or values.dtype.kind not in "iu" or values.ndim != 2:
             words = {}
         codes = ", ".join(f"{value} {word}" for value, word in sorted(words.items()))
-        lines.append(f"- `{name}`{kind}: {field_text(name)}{f' Values: {codes}.' if codes else ''}")
+        lines.append(
+            f"- `{name}`{kind}: {field_text(name, drawn=about.drawn)}{f' Values: {codes}.' if codes else ''}"
+        )
     return lines
 
 

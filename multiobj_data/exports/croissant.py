@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from multiobj_data.errors import UsageError
-from multiobj_data.exports.about import About, licence_address, origin
+from multiobj_data.exports.about import About, field_text, licence_address, origin
 from multiobj_data.exports.croissant_fields import field, field_id, record_set
 from multiobj_data.exports.folder import Exported
 from multiobj_data.exports.subset import Subset
@@ -115,8 +115,20 @@ def document(
         "rai:personalSensitiveInformation": ["None."],
         "rai:dataReleaseMaintenancePlan": f"{_MARK_JSON} {__version__}; a changed data set has another version.",
         "distribution": [*files, *parts.get("file_sets", ())],
-        "recordSet": list(parts.get("record_sets", ())),
+        "recordSet": [_as_of(about, records) for records in parts.get("record_sets", ())],
     }
+
+
+def _as_of(about: About, records: dict[str, Any]) -> dict[str, Any]:
+    """Return a record set whose fields say what they mean in somebody else's data, if that is what they are."""
+    if about.drawn:
+        return records
+    fields = []
+    for each in records["field"]:
+        name = each["name"].partition("/")[2]
+        is_ours = each["description"] == field_text(name)
+        fields.append({**each, "description": field_text(name, drawn=False)} if is_ours else each)
+    return {**records, "field": fields}
 
 
 def file_objects(folder: Path) -> list[dict[str, Any]]:
