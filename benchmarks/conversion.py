@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import resource
 import struct
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,9 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from multiobj_data.loaders.example import features
 from multiobj_data.loaders.inflate import open_stream
-from multiobj_data.loaders.multi_object_datasets import read
-from multiobj_data.loaders.tfrecord import crc32c, fast_crc32c
+from multiobj_data.loaders.layouts import detect
+from multiobj_data.loaders.multi_object_datasets import open_records, read
+from multiobj_data.loaders.tfrecord import crc32c, fast_crc32c, records
 
 CROP = (slice(29, 221), slice(64, 256))
 
@@ -84,7 +88,7 @@ def inflate_only(path: Path, inflater: str | None) -> None:
 
 
 def scenes(path: Path, inflater: str | None, crop: tuple[slice, slice] | None) -> int:
-    with open_stream(path, inflater=inflater) as stream:
+    with open_records(path, inflater=inflater) as stream:
         return sum(1 for _ in read(stream, crop=crop))
 
 
@@ -107,12 +111,69 @@ def compare(path: Path, inflater: str | None, crop: tuple[slice, slice] | None, 
     )
 
 
+TENSORFLOW = """
+import json, os, sys, time
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+path, records, shapes = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+tf.config.threading.set_intra_op_parallelism_threads(2)
+tf.config.threading.set_inter_op_parallelism_threads(2)
+with open(path, "rb") as file:
+    compression = "GZIP" if file.read(2) == bytes([0x1F, 0x8B]) else ""
+features = {name: tf.io.FixedLenFeature(shape, getattr(tf, kind)) for name, (shape, kind) in shapes.items()}
+
+def decode(record):
+    example = tf.io.parse_single_example(record, features)
+    return {n: tf.squeeze(tf.io.decode_raw(v, tf.uint8), -1) if v.dtype == tf.string else v for n, v in example.items()}
+
+data = tf.data.TFRecordDataset(path, compression_type=compression).map(decode, num_parallel_calls=2)
+items = iter(data.take(records + 1))
+next(items)  # it traces its graph
+work, clock = time.process_time(), time.perf_counter()
+n = sum(1 for _ in items)
+print(tf.__version__, n, time.process_time() - work, time.perf_counter() - clock)
+"""
+
+
+def compare_with_tensorflow(python: str, path: Path, crop: tuple[slice, slice] | None, most: int) -> None:
+    """Run TensorFlow's own reader, as the set's publishers use it, with two threads, in an interpreter that has it."""
+    with open_stream(path) as stream:
+        layout = detect(features(next(records(stream)).payload))
+    if layout is None:
+        raise SystemExit(f"{path}: no set of multi_object_datasets.")
+    (h, w, c), n = layout.image, layout.entities
+    shapes: dict[str, tuple[list[int], str]] = {
+        "image": ([h, w, c], "string"),
+        "mask": ([h, w, n, 1] if layout.masks_last else [n, h, w, 1], "string"),
+    }
+    shapes |= {name: ([n, *shape], "string") for name, shape in layout.codes.items()}
+    shapes |= {name: ([n, *shape], "float32") for name, shape in layout.floats.items()}
+    command = [python, "-c", TENSORFLOW, str(path), str(most), json.dumps(shapes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    theirs, clock = (float(value) / int(done[1]) * 1e3 for value in done[2:])
+    begin_clock, begin = time.perf_counter(), time.process_time()
+    count = scenes(path, None, crop)
+    ours, our_clock = (
+        (now - then) / count * 1e3
+        for now, then in ((time.process_time(), begin), (time.perf_counter(), begin_clock))
+    )
+    print(
+        f"TensorFlow {done[0]}: {theirs:.2f} ms of work a scene, {clock:.2f} ms by the clock; reading {ours:.2f} and "
+        f"{our_clock:.2f} ms: {theirs / ours:.1f} and {clock / our_clock:.1f} times its speed"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", nargs="?", type=Path, help="a TFRecord of a public set; made if not given")
     parser.add_argument("--records", type=int, default=100, help="how many to make")
     parser.add_argument("--crop", action="store_true", help="cut to rows 29:221, columns 64:256 (CLEVR)")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--tensorflow",
+        metavar="PYTHON",
+        help="compare with TensorFlow's reader too: an interpreter that has it",
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path, crop = arguments.file, CROP if arguments.crop else None
@@ -125,6 +186,8 @@ def main() -> None:
             )
         for inflater in ("isal", "zlib"):
             compare(path, inflater, crop, arguments.repeats)
+        if arguments.tensorflow:
+            compare_with_tensorflow(arguments.tensorflow, path, crop, arguments.records)
     print(f"most memory used: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

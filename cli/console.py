@@ -105,14 +105,11 @@ def progress(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]
 
     Args:
         label: What is being done.
-        total: Units to do.
+        total: Units to do; 0 if nobody knows.
         unit: Name of a unit, plural.
     """
-    if is_terminal(sys.stderr):
-        with _bar(label, total, unit) as advance:
-            yield advance
-    else:
-        yield _lines(label, total, unit)
+    with (_bar if is_terminal(sys.stderr) else _lines)(label, total, unit) as advance:
+        yield advance
 
 
 @contextmanager
@@ -130,7 +127,7 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task(label, total=total, note="", rate="")
+        task = bars.add_task(label, total=total or None, note="", rate="")
 
         def advance(n: int, note: str | None = None) -> None:
             bars.update(task, advance=n)
@@ -142,23 +139,30 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
         yield advance
 
 
-def _lines(label: str, total: int, unit: str) -> Callable[..., None]:
+@contextmanager
+def _lines(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     start = last = time.monotonic()
-    done = 0
+    done = shown = 0
     latest = ""
 
+    def show(ended: bool = False) -> None:
+        nonlocal last, shown
+        last, shown = time.monotonic(), done
+        rate = done / max(last - start, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if rate and done < total and not ended else ""
+        of = f"/{total:,}" if total else ""
+        click.echo(f"{label}: {done:,}{of} {unit}, {rate:,.0f}/s{left} {latest}".rstrip(), err=True)
+
     def advance(n: int, note: str | None = None) -> None:
-        nonlocal done, last, latest
+        nonlocal done, latest
         done += n
         latest = latest if note is None else note
-        now = time.monotonic()
-        if done >= total or now - last >= _LINE_EVERY:
-            last = now
-            rate = done / max(now - start, 1e-9)
-            left = f", {(total - done) / rate:.0f} s left" if rate and done < total else ""
-            click.echo(f"{label}: {done:,}/{total:,} {unit}, {rate:,.0f}/s{left} {latest}".rstrip(), err=True)
+        if shown < total <= done or time.monotonic() - last >= _LINE_EVERY:
+            show()
 
-    return advance
+    yield advance
+    if done != shown:  # fewer than expected, or nobody knew how many
+        show(ended=True)
 
 
 def say(message: str) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from cli.console import emit_json, emit_table, progress, resumable, same_command, say, start_logging
+from cli.console import (
+    emit_json,
+    emit_table,
+    progress,
+    refuse_empty_options,
+    resumable,
+    same_command,
+    say,
+    start_logging,
+)
 from cli.options import json_option
 
 RULES = ("none", "source", "source-with-background", "visible-before-crop", "visible")
@@ -58,10 +69,8 @@ class _WithSets(click.Command):
 @click.option(
     "--min-pixels",
     type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="Pixels from which an object counts as visible (rules visible*).",
+    help="Pixels from which an object counts as visible (rules visible*).  [default: 1]",
 )
 @click.option(
     "--release-split",
@@ -84,6 +93,13 @@ class _WithSets(click.Command):
     "--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N records of each file."
 )
 @click.option("--downloads", metavar="DIR", help="Where downloads are kept.  [default: the user's cache]")
+@click.option(
+    "--mirror",
+    "mirrors",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A folder of the same files elsewhere, asked for what the first address does not give (repeatable).",
+)
 @click.option(
     "--shard-rows",
     type=click.IntRange(min=1),
@@ -112,26 +128,76 @@ def convert_command(name: str, source: str, **options: Any) -> None:
     from pathlib import Path
 
     from multiobj_data.conversion import convert
+    from multiobj_data.errors import UsageError
 
     start_logging()
+    refuse_empty_options(options)
+    if not source.strip():
+        raise UsageError(
+            "SOURCE: expected a file, a folder, an address or the word download, got an empty text."
+        )
     with resumable(same_command()):
-        stream = _open(name, _here(name, source, options["downloads"]), options)
-    folder = Path(options["out"] or f"data/{stream.name.rpartition(':')[2]}")
-    with resumable(same_command()), progress("convert", stream.size, stream.unit) as advance:
-        manifest = convert(stream, folder, shard_rows=options["shard_rows"], on_progress=advance)
+        here = _here(name, source, options["downloads"], options["mirrors"])
+        with _naming_download(source, here):
+            with _explaining(source):
+                stream = _open(name, here, options)
+            folder = Path(options["out"] or f"data/{stream.name.rpartition(':')[2]}")
+            with progress("convert", stream.size, stream.unit) as advance:
+                manifest = convert(stream, folder, shard_rows=options["shard_rows"], on_progress=advance)
     _print_result(folder, manifest, options)
 
 
-def _here(name: str, source: str, downloads: str | None) -> Any:
+@contextmanager
+def _explaining(source: str) -> Iterator[None]:
+    """Say in a sentence why a source cannot be looked at: no permission, a name that is too long."""
+    from multiobj_data.errors import DataError, shortened
+
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{shortened(str(error.filename or source))} cannot be read: {error.strerror or error}."
+        ) from error
+
+
+@contextmanager
+def _naming_download(source: str, here: Any) -> Iterator[None]:
+    """Say of damaged data that were downloaded how to get them again: what is there is not asked for."""
+    from multiobj_data.errors import DataError
+    from multiobj_data.loaders.download import is_address
+
+    try:
+        yield
+    except DataError as error:
+        if str(here) == source or not (is_address(source) or source == "download"):
+            raise
+        raise DataError(
+            f"{error} What was downloaded is kept in {here}: delete what is damaged, and the same command gets it "
+            "again."
+        ) from error
+
+
+def _here(name: str, source: str, downloads: str | None, mirrors: tuple[str, ...]) -> Any:
     """Return where the files are, downloaded if need be."""
     from contextlib import ExitStack
     from pathlib import Path
 
+    from multiobj_data.errors import UsageError, quoted
     from multiobj_data.loaders.download import default_cache, is_address
     from multiobj_data.loaders.sets import DOWNLOAD, download, find_set
 
+    for mirror in mirrors:
+        if not is_address(mirror):
+            raise UsageError(
+                f"--mirror: expected an address (http://... or https://...), got {quoted(mirror)}."
+            )
     if not is_address(source) and (source != DOWNLOAD or Path(source).exists()):
         return Path(source)
+    if name.startswith("tfds:"):
+        raise UsageError(
+            f"{name} cannot be downloaded by mobj: prepare it with tensorflow-datasets (tfds build "
+            "--file_format=array_record), and give the folder of the version as SOURCE."
+        )
     bars: dict[str, Any] = {}
     shown: dict[str, int] = {}
     with ExitStack() as stack:
@@ -144,7 +210,7 @@ def _here(name: str, source: str, downloads: str | None) -> Any:
             shown[file] = done
 
         folder = Path(downloads) if downloads else default_cache()
-        return download(find_set(name), source, folder, on_bytes)
+        return download(find_set(name), source, folder, on_bytes, mirrors)
 
 
 def _open(name: str, source: Any, options: dict[str, Any]) -> Any:
@@ -192,12 +258,40 @@ def _selection(options: dict[str, Any], protocol: Any, most: int | None) -> Any:
     """Return which scenes are kept; ``most`` is the set's own bound."""
     from multiobj_data.loaders.preparing import Selection
 
-    return Selection(
+    selection = Selection(
         rule=options["count_rule"] or _rule(protocol.count_rule, options, most),
         least=options["min_objects"] or 0,
         most=most if options["max_objects"] is None else options["max_objects"],
-        min_pixels=options["min_pixels"],
+        min_pixels=options["min_pixels"] or 1,
     )
+    _refuse_contradictions(selection, options, most)
+    return selection
+
+
+def _refuse_contradictions(selection: Any, options: dict[str, Any], most: int | None) -> None:
+    """Refuse options that would be recorded, and change nothing or another thing than they say."""
+    from multiobj_data.errors import UsageError
+
+    rule, wanted = selection.rule, selection.most
+    asked = [f"--{side}-objects" for side in ("min", "max") if options[f"{side}_objects"] is not None]
+    if rule == "none" and asked:
+        raise UsageError(
+            f"{asked[0]} counts objects and --count-rule none counts nothing; leave one of them out."
+        )
+    if options["min_pixels"] is not None and not rule.startswith("visible"):
+        raise UsageError(
+            f"--min-pixels belongs to --count-rule visible or visible-before-crop, the rule is {rule}; leave it out."
+        )
+    if wanted is not None and selection.least > wanted:
+        raise UsageError(
+            f"expected no more than the most objects, {wanted}, as the fewest; got {selection.least}."
+        )
+    bound = None if most is None else most + (rule == "source-with-background")
+    if bound is not None and (rule == "none" or wanted > bound):
+        raise UsageError(
+            f"this set is of scenes of at most {most} objects, which --count-rule none would not look at and "
+            "--max-objects cannot raise; convert the whole set instead (clevr, not clevr6)."
+        )
 
 
 def _refuse(name: str, options: dict[str, Any], *foreign: str) -> None:

@@ -30,7 +30,9 @@ def inspect_command(path: str, as_json: bool) -> None:
         if isinstance(value, dict) and value:
             click.echo(f"{name}:")
             emit_table([(key, _short(item)) for key, item in value.items()], ("", ""))
-        else:
+        elif name == "notes" and len(value) > 1:  # sentences
+            click.echo("\n- ".join([f"{name}:", *value]))
+        elif value != {}:
             click.echo(f"{name}: {_short(value) or 'none'}")
 
 

@@ -38,18 +38,20 @@ def verify_command(
     from multiobj_data import verification
     from multiobj_data.errors import VerificationError
     from multiobj_data.generation import generate
-    from multiobj_data.manifest import Manifest
+    from multiobj_data.manifest import CONVERTED, Manifest
     from multiobj_data.plan import plan_of
 
     start_logging()
     path = Path(folder)
     share = _share(regenerate) if regenerate else 0.0
     manifest = Manifest.read(path)
+    if is_converted := manifest.generator.startswith(CONVERTED):
+        _refuse_drawing(folder, manifest.generator, share)
     root = digits_root_for(manifest.generator, digits_root)
     total = sum(split.rows for split in manifest.splits.values())
     with progress("verify", total, "scenes") as advance:
         problems = verification.verify(path, manifest, advance)
-    repaired = [problem for problem in problems if problem.repairable and repair]
+    repaired = [p for p in problems if p.repairable and repair and not is_converted]
     if repaired:
         with resumable(same_command()), progress("repair", total, "scenes") as advance:
             generate(plan_of(manifest, digits_root=root), path, on_progress=advance)
@@ -79,8 +81,22 @@ def _cure(folder: str, generator: str) -> str:
 
     if generator.startswith(CONVERTED):
         name = generator.removeprefix(CONVERTED)
-        return f"to write it again, run the same `mobj convert {name} SOURCE --out {folder}`"
+        return (
+            f"it was converted from the files of {name}, not generated: to write damaged shards again, run the same "
+            f"`mobj convert {name} SOURCE --out {folder}`, with the options of then"
+        )
     return f"run `mobj verify --repair {folder}`"
+
+
+def _refuse_drawing(folder: str, generator: str, share: float) -> None:
+    from multiobj_data.errors import UsageError
+    from multiobj_data.manifest import CONVERTED
+
+    if share:
+        raise UsageError(
+            f"--regenerate: {folder} was converted from the files of {generator.removeprefix(CONVERTED)}, not "
+            "generated, so that nothing can be drawn anew; leave it out."
+        )
 
 
 def _share(text: str) -> float:

@@ -20,6 +20,7 @@ from multiobj_data.files import explain_os_errors, make_folder, write_atomically
 from multiobj_data.journal import Journal, hold_lock, is_whole, refuse_difference, remove_journals
 from multiobj_data.loaders.preparing import Prepared, collect
 from multiobj_data.manifest import CONVERTED, MANIFEST, Manifest, ShardRecord, SplitRecord
+from multiobj_data.memory import keep_freed_memory
 from multiobj_data.shards import config_attributes, encode_shard, open_shard, shard_name
 from multiobj_data.shelves import Shelf, part_name, resume
 from multiobj_data.version import __version__
@@ -112,6 +113,7 @@ def convert(
         "sources": stream.sources(),
     }
     make_folder(folder)
+    keep_freed_memory()  # records are megabytes, one after another
     with hold_lock(folder, (0, 1)):
         if (manifest := _finished(folder, identity)) is None:
             shelves, start = resume(folder, identity, stream.notes(), stream.holds)

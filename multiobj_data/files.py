@@ -75,7 +75,9 @@ def explain_os_errors(path: Path, advice: str | None = None) -> Iterator[None]:
         if isinstance(error, IsADirectoryError):
             raise MobjError(f"cannot write {path}: a folder is in the way; move it away.") from error
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise MobjError(f"cannot create {path}: a file is in the way; choose another --out.") from error
+            raise MobjError(
+                f"cannot create {path}: a file is in the way; {advice or 'choose another --out.'}"
+            ) from error
         raise MobjError(
             f"cannot write {path}: {error.strerror or error}" + (f"; {advice}" if advice else ".")
         ) from error

@@ -80,7 +80,11 @@ class Journal:
             self.file = open(self.path, "ab")  # closed in __exit__
             self.file.truncate(size)  # a line torn by a crash goes
         if not lines:
-            self.append(self.header)
+            try:
+                self.append(self.header)
+            except BaseException:
+                self.__exit__(None, None, None)  # which Python calls only of what was entered
+                raise
         return self
 
     def append(self, document: Mapping[str, Any]) -> None:

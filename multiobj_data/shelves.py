@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from multiobj_data.errors import UsageError
+from multiobj_data.errors import DataError, UsageError
 from multiobj_data.files import explain_os_errors, write_atomically
 from multiobj_data.journal import Journal, is_whole, read_whole_journals, refuse_difference, stray_shards
 from multiobj_data.loaders.preparing import Prepared
@@ -51,6 +51,7 @@ def resume(
         holds: `multiobj_data.conversion.SceneStream.holds`.
 
     Raises:
+        DataError: If the journal of the earlier run is damaged.
         UsageError: If the folder holds something else; nothing in it has been changed then.
     """
     lines = _journal(folder, identity, holds)
@@ -79,6 +80,7 @@ def resume(
 def _journal(folder: Path, identity: Mapping[str, Any], holds: Holds) -> list[dict[str, Any]]:
     """Return the finished shards of an earlier run, as far as they come of what the source files now hold."""
     journals = read_whole_journals(folder)
+    _check(folder, journals)
     for header, *lines in journals.values():
         there = header.get("identity", {})
         if lines or not there.get("generator", "").startswith(CONVERTED):  # else there is nothing to lose
@@ -93,6 +95,23 @@ def _journal(folder: Path, identity: Mapping[str, Any], holds: Holds) -> list[di
             "how these begin). Choose another --out, or delete the folder and run the same command again."
         )
     return lines[:held]
+
+
+def _check(folder: Path, journals: Mapping[tuple[int, int], list[dict[str, Any]]]) -> None:
+    """Refuse journals that are JSON, but not as a run writes them."""
+    try:
+        for header, *lines in journals.values():
+            is_ours = header.get("identity", {}).get("generator", "").startswith(CONVERTED)
+            for line in lines if is_ours else ():
+                ShardRecord(**line["record"])
+                for name, kind in (("split", str), ("through", int), ("continue", int), ("read", dict)):
+                    if not isinstance(line[name], kind):
+                        raise TypeError(name)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds a damaged journal (.progress.jsonl) of an unfinished run; delete the folder and run the "
+            "same command again."
+        ) from error
 
 
 def _keep_whole(folder: Path, lines: list[dict[str, Any]], shelves: dict[str, Shelf]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ values are a strided view of the payload; the others are walked value by value, 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ _DEEPEST = 100  # groups in groups, as protobuf itself allows
 _FIRST = 1 << 3 | _LENGTH  # the tag of field 1, length-delimited
 _BYTE_STRING = np.array([_FIRST, 1], np.uint8)  # then the length, 1
 _BETWEEN = 1 << 16  # most bytes outside lists of a record that `Places` compares
-_ROW = 1024  # one-byte strings a row when their tags are checked
+_ROW = 1024  # one-byte strings a row, at least, when the tags of many are checked
 
 
 class MalformedError(DataError):
@@ -90,20 +91,46 @@ def features(payload: Span | bytes) -> dict[str, Feature]:
 def one_byte_strings(body: np.ndarray) -> np.ndarray | None:
     """Return the values of a list of one-byte strings: uint8 ``[n]``, a view of every third byte.
 
-    ``None`` if any string has another length. Exact and cheap: in columns that hold one tag, AND and OR over the
-    rows both equal the tag just where all of them do, and neither needs room for more than a row.
+    ``None`` if any string has another length.
     """
-    if len(body) % 3:
-        return None
-    whole = len(body) // (3 * _ROW) * (3 * _ROW)
-    rows, rest = body[:whole].reshape(-1, 3 * _ROW), body[whole:].reshape(-1, 3)
-    if not (rest[:, :2] == _BYTE_STRING).all():
-        return None
-    if whole:
-        for fold in (np.bitwise_and, np.bitwise_or):
-            if not (fold.reduce(rows, axis=0).reshape(_ROW, 3)[:, :2] == _BYTE_STRING).all():
-                return None
-    return body[2::3]
+    return body[2::3] if len(body) % 3 == 0 and have_one_byte(body[None]) else None
+
+
+def have_one_byte(bodies: np.ndarray) -> bool:
+    """Return whether all strings in lists, uint8 ``[B, 3 n]``, have one byte each.
+
+    Exact and cheap: in columns that hold one tag, AND and OR over the rows both equal the tag just where all of them
+    do, and neither needs room for more than a row.
+    """
+    n = bodies.shape[1] // 3
+    row = longest_row(n)
+    if row < _ROW < n:  # an awkward number of strings
+        head = 3 * (n // _ROW * _ROW)
+        return have_one_byte(bodies[:, :head]) and have_one_byte(bodies[:, head:])
+    rows = bodies.reshape(len(bodies), -1, 3 * row)
+    return not n or all(
+        bool((fold.reduce(rows, axis=(0, 1)).reshape(row, 3)[:, :2] == _BYTE_STRING).all())
+        for fold in (np.bitwise_and, np.bitwise_or)
+    )
+
+
+@cache
+def longest_row(n: int) -> int:
+    """Return the greatest divisor of n that is at most 4096: arrays are folded fastest in long rows."""
+    return next((k for k in range(min(n, 4096), 0, -1) if n % k == 0), 1)
+
+
+def packed_floats(body: Span) -> int | None:
+    """Return where in its buffer the values of a list of floats begin, if it is one block, as everybody writes them.
+
+    Raises:
+        MalformedError: If the bytes are malformed.
+    """
+    if body.size > 2 and body.buffer[body.start] == _FIRST:
+        size, at = _varint(body.buffer, body.start + 1, body.stop, 5)
+        if at + size == body.stop and not size % 4:
+            return at
+    return None
 
 
 class Places:
@@ -238,10 +265,8 @@ def _strings(body: Span) -> np.ndarray:
 
 def _floats(body: Span) -> np.ndarray:
     """Packed (one block) or not (a tag each), or both: float32 ``[n]``."""
-    if body.size > 2 and body.buffer[body.start] == _FIRST:  # one block, as everybody writes them
-        size, at = _varint(body.buffer, body.start + 1, body.stop, 5)
-        if at + size == body.stop and not size % 4:
-            return np.frombuffer(body.buffer, "<f4", size // 4, at).astype(np.float32)
+    if (at := packed_floats(body)) is not None:
+        return np.frombuffer(body.buffer, "<f4", (body.stop - at) // 4, at).astype(np.float32)
     parts = []
     for number, wire, start, stop in _walk(body):
         if number == 1 and wire in (_LENGTH, _FIXED32):

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from multiobj_data.errors import DataError
-from multiobj_data.loaders.example import Feature
+from multiobj_data.loaders.example import Feature, longest_row
 from multiobj_data.loaders.spans import Span
 
 Crop = tuple[slice, slice]
@@ -49,16 +49,18 @@ def wire_label_map(
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Do what `label_map` does on a list of one-byte strings as it is on the wire, masks first ``[N, H, W]``.
 
-    Most rows of most masks are all 0, or all 255 (background): one comparison of memory tells. In the others, three
-    wire bytes a pixel are treated alike, side by side, and only the sum over masks is gathered. ``None`` where that
-    does not do: more than 11 masks, unclear pixels, other values, longer strings.
+    For large pictures: most rows of most masks are all 0, or all 255 (background), which one comparison of memory
+    tells. In the others, three wire bytes a pixel are treated alike, side by side, and only the sum over masks is
+    gathered. ``None`` where that does not do: more than 11 masks, unclear pixels, other values, longer strings.
     """
     row = 3 * width
-    if mask.body.size != n * height * row or n > _MOST:
+    if mask.body.size != n * height * row or n > MOST:
         return None
     wire = mask.body.array().reshape(n, height, row)
-    begin, stop, _ = crop[0].indices(height)
-    total = np.zeros((stop - begin, row), np.uint8)  # claims in the high half, labels in the low one
+    (top, bottom, _), (left, right, _) = crop[0].indices(height), crop[1].indices(width)
+    total = np.zeros(
+        (bottom - top, 3 * (right - left)), np.uint8
+    )  # claims in the high half, labels in the low one
     seen = np.zeros(n, bool)
     for entity in reversed(
         range(n)
@@ -67,39 +69,81 @@ def wire_label_map(
         ground = 0xFF if entity == 0 and mask.body.buffer[mask.body.start + 2] == 0xFF else 0
         first, last = _other_rows(mask.body, start, height, width, ground)
         seen[entity] = ground or last > first
-        if last > first and not _binary(wire[entity, first:last], width):
-            return None
-        first, last = (max(first, begin), min(last, stop)) if entity else (begin, stop)
+        low, high = left, right  # columns outside which it claims nothing
         if last > first:
-            total[first - begin : last - begin] += wire[entity, first:last] & np.uint8(_CLAIM + entity)
-    cut = np.ascontiguousarray(total[:, 2::3][:, crop[1]])
+            columns = _claimed_columns(wire[entity, first:last], width)
+            if columns is None:
+                return None
+            low, high = max(low, columns[0]), min(high, columns[1])
+        first, last = sorted((min(max(first, top), bottom), min(max(last, top), bottom)))
+        if ground:
+            total[: first - top] += np.uint8(_CLAIM)
+            total[last - top :] += np.uint8(_CLAIM)
+        if last > first and high > low:
+            part = wire[entity, first:last, 3 * low : 3 * high] & np.uint8(_CLAIM + entity)
+            total[first - top : last - top, 3 * (low - left) : 3 * (high - left)] += part
+    cut = np.ascontiguousarray(total[:, 2::3])
     if cut.size and (cut.min() < _CLAIM or cut.max() >= 2 * _CLAIM):
         return None  # none or several
-    return cut - np.uint8(_CLAIM), seen, 0
+    cut -= np.uint8(_CLAIM)
+    return cut, seen, 0
+
+
+def wire_label_maps(
+    wire: np.ndarray, n: int, height: int, width: int, masks_last: bool = False
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the label maps of many small pictures at once.
+
+    Args:
+        wire: uint8 ``[B, 3 N H W]``, lists of one-byte strings as they are on the wire, the last axis contiguous.
+        n: How many masks a picture has, at most `MOST`.
+        height: H.
+        width: W.
+        masks_last: Whether they are ``[H, W, N]`` rather than ``[N, H, W]``.
+
+    Returns:
+        ``segments`` uint8 ``[B, H, W]`` and bool ``[B]``, in which of them each pixel has one mask; in the others,
+        they are meaningless. ``None`` if any picture has other values or longer strings.
+    """
+    b, area = len(wire), height * width
+    long = 3 * longest_row(n * area)
+    if not _binary(wire.reshape(b, -1, long), long // 3):
+        return None
+    values = wire.reshape(b, area, n, 3)[..., 2] if masks_last else wire.reshape(b, n, 3 * area)
+    total = np.zeros((b, area if masks_last else 3 * area), np.uint8)
+    part = np.empty_like(total)
+    for entity in range(n):
+        of_entity = values[:, :, entity] if masks_last else values[:, entity]
+        total += np.bitwise_and(of_entity, np.uint8(_CLAIM + entity), out=part)
+    if not masks_last:
+        total = np.ascontiguousarray(total[:, 2::3])
+    clear = (total.min(1) >= _CLAIM) & (total.max(1) < 2 * _CLAIM)
+    total -= np.uint8(_CLAIM)
+    return total.reshape(b, height, width), clear
 
 
 _CLAIM = 16
-_MOST = 11  # entities: with all of them on one pixel, 11 claims and labels 0 + ... + 10 sum to 231, below 256
+MOST = 11  # entities: with all of them on one pixel, 11 claims and labels 0 + ... + 10 sum to 231, below 256
+_STEPS = 32, 8  # rows compared at once; where finer steps end, the masks are looked at
 
 
 def _other_rows(body: Span, start: int, height: int, width: int, ground: int) -> tuple[int, int]:
-    """Return the rows outside which every pixel of the mask that starts here is ``ground``, 0 or 255.
+    """Return rows outside which every pixel of the mask that starts here is ``ground``, 0 or 255.
 
-    Exact: what lies outside is compared byte by byte with what it has to be; if it is not that, all rows are returned.
+    Exact: what lies outside is compared byte by byte with what it has to be.
     """
-    row, begin = 3 * width, body.start + start
-    end = begin + height * row
-    buffer, other = body.buffer, bytes([0xFF - ground])  # no tag is 0 or 255
-    found = buffer.find(other, begin, end)
-    if found < 0:
-        first = last = height
-    else:
-        first, last = (found - begin) // row, (buffer.rfind(other, begin, end) - begin) // row + 1
+    row, begin, buffer = 3 * width, body.start + start, body.buffer
     uniform = _uniform(height, width, ground)
-    before, after = uniform[: first * row], uniform[: (height - last) * row]
-    if buffer.startswith(before, begin) and buffer.startswith(after, begin + last * row):
-        return first, last
-    return 0, height
+    if buffer.startswith(uniform, begin):
+        return 0, 0
+    first, last = 0, height
+    for step in _STEPS:
+        some = uniform[: step * row]
+        while first + step <= last and buffer.startswith(some, begin + first * row):
+            first += step
+        while last - step >= first and buffer.startswith(some, begin + (last - step) * row):
+            last -= step
+    return first, last
 
 
 @cache
@@ -113,16 +157,27 @@ def _bounds(width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(low, np.int8), np.array(high, np.int8)
 
 
-def _binary(part: np.ndarray, width: int) -> bool:
-    """Return whether all tags are right and all values 0 or 255: ``part`` is ``[h, 3 W]``.
+def _extremes(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the least and the greatest of every column, as signed numbers: values are 0 or -1 then."""
+    signed, axes = part.view(np.int8), tuple(range(part.ndim - 1))
+    return np.minimum.reduce(signed, axis=axes), np.maximum.reduce(signed, axis=axes)
 
-    As signed numbers, values are 0 or -1, so that the least and the greatest of every column have exact bounds.
-    """
-    signed = part.view(np.int8)
+
+def _binary(part: np.ndarray, width: int) -> bool:
+    """Return whether all tags are right and all values 0 or 255: ``part`` is ``[..., 3 W]``."""
+    least, greatest = _extremes(part)
     low, high = _bounds(width)
-    return bool(
-        (np.minimum.reduce(signed, axis=0) >= low).all() and (np.maximum.reduce(signed, axis=0) <= high).all()
-    )
+    return bool((least >= low).all() and (greatest <= high).all())
+
+
+def _claimed_columns(part: np.ndarray, width: int) -> tuple[int, int] | None:
+    """Return the columns outside which ``part``, ``[h, 3 W]``, is 0; ``None`` if it is not as `_binary` wants it."""
+    least, greatest = _extremes(part)
+    low, high = _bounds(width)
+    if not ((least >= low).all() and (greatest <= high).all()):
+        return None
+    claimed = np.flatnonzero(least[2::3])
+    return (int(claimed[0]), int(claimed[-1]) + 1) if len(claimed) else (0, 0)
 
 
 def _neither() -> DataError:

@@ -8,18 +8,17 @@ others ``[N, H, W, 1]``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
 
 from multiobj_data.errors import DataError, UsageError, did_you_mean
 from multiobj_data.loaders import objects_room
+from multiobj_data.loaders.alike import Alike, present_from, seen_in
 from multiobj_data.loaders.example import (
     BYTES,
-    FLOATS,
     KINDS,
     Feature,
     MalformedError,
@@ -27,87 +26,13 @@ from multiobj_data.loaders.example import (
     one_byte_strings,
 )
 from multiobj_data.loaders.inflate import ByteStream, open_stream
+from multiobj_data.loaders.layouts import NAMES, Layout, detect
 from multiobj_data.loaders.masks import WHOLE, Crop, label_map, wire_label_map
 from multiobj_data.loaders.raw import Raw
-from multiobj_data.loaders.tfrecord import Record, records
+from multiobj_data.loaders.tfrecord import Record, Run, checks_data, runs
 
+Wanted = Callable[[int, "np.ndarray | None"], bool]
 _LONGEST = 1 << 26  # bytes; the largest real record, of CLEVR, has 3.2 MB
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a set's records look.
-
-    Attributes:
-        name: The set's id.
-        variant: Which of its files, where they differ.
-        image: ``(H, W, C)``.
-        entities: How many masks.
-        background: How many leading entities are background.
-        masks_last: Whether the mask is ``[H, W, N, 1]`` rather than ``[N, H, W, 1]``.
-        codes: Factors that are one-byte strings: name -> shape of an entity's value.
-        floats: Factors that are floats.
-    """
-
-    name: str
-    variant: str
-    image: tuple[int, int, int]
-    entities: int
-    background: int = 1
-    masks_last: bool = False
-    codes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    floats: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """Every feature's kind and number of values."""
-        h, w, c = self.image
-        n = self.entities
-        return {
-            "image": (BYTES, h * w * c),
-            "mask": (BYTES, n * h * w),
-            **{name: (BYTES, n * prod(shape)) for name, shape in self.codes.items()},
-            **{name: (FLOATS, n * prod(shape)) for name, shape in self.floats.items()},
-        }
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.variant})" if self.variant else self.name
-
-
-def _sprites(variant: str, entities: int, channels: int) -> Layout:
-    scalars = ("x", "y", "shape", "orientation", "scale", "visibility")
-    floats = {**dict.fromkeys(scalars, ()), "color": (channels,)}
-    return Layout("multi-dsprites-mod", variant, (64, 64, channels), entities, masks_last=True, floats=floats)
-
-
-def _room(variant: str, entities: int) -> Layout:
-    return Layout("objects-room", variant, (64, 64, 3), entities, background=objects_room.BACKGROUND)
-
-
-LAYOUTS = (
-    Layout(
-        "clevr",
-        "",
-        (240, 320, 3),
-        11,
-        codes=dict.fromkeys(("size", "material", "shape", "color"), ()),
-        floats={**dict.fromkeys(("x", "y", "z", "rotation", "visibility"), ()), "pixel_coords": (3,)},
-    ),
-    _room("train", 7),
-    _room("empty_room", 4),
-    _room("six_objects or identical_color", 10),  # these two differ in nothing but their content
-    _sprites("binarized", 4, 1),
-    _sprites("colored_on_grayscale", 6, 3),
-    _sprites("colored_on_colored", 5, 3),
-    Layout(
-        "tetrominoes",
-        "",
-        (35, 35, 3),
-        4,
-        floats={**dict.fromkeys(("x", "y", "shape", "visibility"), ()), "color": (3,)},
-    ),
-)
-NAMES = tuple(dict.fromkeys(layout.name for layout in LAYOUTS))
 
 
 def read(
@@ -116,6 +41,8 @@ def read(
     *,
     crop: Crop | None = None,
     start: int = 0,
+    stop: int | None = None,
+    wanted: Wanted | None = None,
     check_data: bool | None = None,
     on_progress: Callable[[int], None] = lambda position: None,
 ) -> Generator[Raw, None, None]:
@@ -132,8 +59,11 @@ def read(
         crop: Rows and columns to keep, e.g. ``(slice(29, 221), slice(64, 256))``. Factors and ``present`` are of the
             whole image.
         start: How many records to skip first.
-        check_data: See `tfrecord.records`.
-        on_progress: Called with every record: how many of the file's bytes have been used.
+        stop: Index of the first record not to read; by default all are read.
+        wanted: Told a record's index and, where ``visibility`` says it, ``present``; scenes for which it returns
+            false are left out, and most of what they would cost with them: their pixels are not looked at.
+        check_data: See `tfrecord.runs`.
+        on_progress: Called with every record, left out or not: how many of the file's bytes have been used.
 
     Yields:
         Each scene; every array is its own.
@@ -147,33 +77,85 @@ def read(
         raise UsageError(f"expected the name of a set, got {which!r}.{did_you_mean(which, NAMES)}")
     if start < 0:
         raise UsageError(f"start: expected 0 or more, got {start}.")
-    with nullcontext(source) if isinstance(source, ByteStream) else open_stream(source) as stream:
-        layout, places = None, Places()
-        for record in records(stream, start=start, check_data=check_data, limit=_LONGEST):
-            try:
-                found = places.features(record.payload)
-                if layout is None:
-                    layout = _layout(found, which)
-                    _check_crop(crop, layout)
-                scene = _scene(layout, found, crop or WHOLE, record, stream)
-            except DataError as error:
-                raise DataError(f"{stream.path}: record {record.number}: {error}") from error
-            on_progress(stream.position)
-            yield scene
+    opened = nullcontext(source) if isinstance(source, ByteStream) else open_records(source, check_data)
+    with opened as stream:
+        decoder = _Decoder(stream, which, crop, wanted)
+        for run in runs(stream, start=start, stop=stop, check_data=check_data, limit=_LONGEST):
+            for number, scene in enumerate(decoder.scenes(run), 1):
+                on_progress(stream.position if stream.compressed else run.offset + number * run.frame)
+                if scene is not None:
+                    yield scene
 
 
-def detect(found: Mapping[str, Feature]) -> Layout | None:
-    """Return the layout that a record has, or ``None``."""
-    return next(
-        (layout for layout in LAYOUTS if all(_fits(found, n, *s) for n, s in layout.sizes.items())), None
-    )
+def open_records(
+    source: str | os.PathLike[str],
+    check_data: bool | None = None,
+    *,
+    inflater: str | None = None,
+    ahead: bool = False,
+) -> ByteStream:
+    """Open a file for `read`, whose own checks, where data are checked, make gzip's needless.
+
+    Args:
+        source: The file.
+        check_data: As `read` will be told.
+        inflater: See `multiobj_data.loaders.inflate.open_stream`.
+        ahead: The same.
+    """
+    checked = checks_data() if check_data is None else check_data
+    return open_stream(source, inflater=inflater, checksum=not checked, ahead=ahead)
 
 
-def _fits(found: Mapping[str, Feature], name: str, kind: int, n: int) -> bool:
-    feature = found.get(name)
-    if feature is None or feature.kind != kind:
-        return False
-    return feature.body.size == 3 * n if kind == BYTES else len(feature.values()) == n
+class _Decoder:
+    """Makes scenes of records: together where they are written alike, else one by one."""
+
+    def __init__(
+        self, stream: ByteStream, which: str | None, crop: Crop | None, wanted: Wanted | None
+    ) -> None:
+        self._stream, self._which, self._crop, self._wanted = stream, which, crop, wanted
+        self._layout: Layout | None = None
+        self._places = Places()
+        self._alike: Alike | None = None
+
+    def scenes(self, run: Run) -> Iterator[Raw | None]:
+        """Yield a run's scenes, ``None`` for those that are not wanted."""
+        done, payloads = 0, run.payloads()
+        while done < len(run):
+            if self._alike is not None and (n := self._alike.count(payloads[done:])):
+                yield from self._together(self._alike, run, done, n)
+                done += n
+            else:
+                yield self._alone(run.record(done))
+                done += 1
+
+    def _together(self, alike: Alike, run: Run, first: int, n: int) -> Iterator[Raw | None]:
+        wanted = self._wanted_of(alike, run, first, n)
+        if not any(wanted):
+            yield from [None] * n
+            return
+        scenes = alike.scenes(run, first, n, self._crop or WHOLE, self._stream.path.name)
+        for i, (scene, is_wanted) in enumerate(zip(scenes, wanted, strict=True), first):
+            yield None if not is_wanted else self._alone(run.record(i)) if scene is None else scene
+
+    def _wanted_of(self, alike: Alike, run: Run, first: int, n: int) -> list[bool]:
+        if self._wanted is None:
+            return [True] * n
+        visibility = alike.factors(run.payloads()[first : first + n]).get("visibility")
+        present = [None] * n if visibility is None else visibility > 0
+        return [self._wanted(run.number + i, present[i - first]) for i in range(first, first + n)]
+
+    def _alone(self, record: Record) -> Raw | None:
+        try:
+            found = self._places.features(record.payload)
+            if self._layout is None:
+                self._layout = _layout(found, self._which)
+                _check_crop(self._crop, self._layout)
+            scene = _scene(self._layout, found, self._crop or WHOLE, record, self._stream)
+            self._alike = Alike.of(self._layout, record.payload, found)
+        except DataError as error:
+            raise DataError(f"{self._stream.path}: record {record.number}: {error}") from error
+        known = None if self._layout.name == "objects-room" else scene.present
+        return scene if self._wanted is None or self._wanted(record.number, known) else None
 
 
 def _layout(found: Mapping[str, Feature], which: str | None) -> Layout:
@@ -225,7 +207,7 @@ def _scene(
     scene_factors: dict[str, np.generic] = {"unclear_pixels": np.int32(unclear)}
     if room:
         segments, verdict = objects_room.repair_background(segments, layout.entities)
-        seen = np.bincount(segments.reshape(-1), minlength=layout.entities) > 0
+        seen = seen_in(segments, layout.entities)
         scene_factors["background_repaired"] = np.int8(verdict)
         segments = segments[crop]
     return Raw(
@@ -233,7 +215,9 @@ def _scene(
         segments=segments,
         entities=layout.entities,
         background=layout.background,
-        present=_present(layout, factors, seen),
+        present=factors["visibility"] > 0
+        if "visibility" in factors
+        else present_from(seen, layout.background),
         factors=factors,
         scene_factors=scene_factors,
         name=stream.path.name,
@@ -285,10 +269,3 @@ def _segments(layout: Layout, mask: Feature, crop: Crop) -> tuple[np.ndarray, np
     shape = (height, width, n) if layout.masks_last else (n, height, width)
     values = _values(layout, {"mask": mask}, "mask", shape)
     return label_map(np.moveaxis(values, -1, 0) if layout.masks_last else values, crop)
-
-
-def _present(layout: Layout, factors: Mapping[str, np.ndarray], seen: np.ndarray) -> np.ndarray:
-    if "visibility" in factors:
-        return factors["visibility"] > 0
-    later = np.logical_or.accumulate(seen[::-1])[::-1]
-    return np.where(np.arange(len(seen)) < layout.background, seen, later)

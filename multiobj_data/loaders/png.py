@@ -74,6 +74,8 @@ def check_png(data: bytes, name: str) -> None:
 def _check_header(body: memoryview, kind: bytes, name: str) -> None:
     if kind != b"IHDR" or len(body) != 13:
         raise DataError(f"{name} is a damaged PNG: its first chunk is no header.")
-    width, height = struct.unpack_from(">II", body)
+    width, height, bits = struct.unpack_from(">IIB", body)
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise DataError(f"{name}: expected at most {LARGEST_SIDE} pixels a side, got {width} x {height}.")
+        raise DataError(f"{name}: expected 1 to {LARGEST_SIDE} pixels a side, got {width} x {height}.")
+    if bits > 8:  # Pillow would drop the lower half of each channel of a picture in colour
+        raise DataError(f"{name}: expected a PNG of 8 bits a channel, got {bits}.")

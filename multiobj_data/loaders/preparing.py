@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from multiobj_data.errors import DataError
 from multiobj_data.loaders.protocols import CountRule, Protocol
-from multiobj_data.loaders.raw import Raw
+from multiobj_data.loaders.raw import Raw, count_rows
 from multiobj_data.loaders.resampling import resize_image, resize_labels
 from multiobj_data.scenes import Scenes
+
+_BITS = 16  # labels that are looked for at once
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,23 @@ class Selection:
 
     def keeps(self, raw: Raw, cut: np.ndarray) -> bool:
         """Return whether a scene is kept; ``cut`` is the part of its label map that is."""
-        if self.rule == "none":
+        return self.rule == "none" or self._in_bounds(self._count(raw, cut))
+
+    def may_keep(self, present: np.ndarray, background: int) -> bool:
+        """Return whether a scene may be kept, of which no more is known than what the source says is there."""
+        if not self.rule.startswith("source"):
             return True
-        count = self._count(raw, cut)
+        return self._in_bounds(self._source_count(present, background))
+
+    def _in_bounds(self, count: int) -> bool:
         return self.least <= count <= (self.most if self.most is not None else count)
 
+    def _source_count(self, present: np.ndarray, background: int) -> int:
+        return int((present if self.rule == "source-with-background" else present[background:]).sum())
+
     def _count(self, raw: Raw, cut: np.ndarray) -> int:
-        if self.rule == "source":
-            return int(raw.present[raw.background :].sum())
-        if self.rule == "source-with-background":
-            return int(raw.present.sum())
+        if self.rule.startswith("source"):
+            return self._source_count(raw.present, raw.background)
         labels = raw.segments if self.rule == "visible-before-crop" else cut
         pixels = np.bincount(labels.reshape(-1), minlength=raw.entities)[raw.background :]
         return int((pixels >= self.min_pixels).sum())
@@ -86,55 +94,96 @@ def prepare(raw: Raw, protocol: Protocol, selection: Selection, *, cropped: bool
     Returns:
         The scene, or ``None`` if it is not kept.
     """
+    return prepare_all([raw], protocol, selection, cropped=cropped)[0]
+
+
+def prepare_all(
+    raws: Sequence[Raw], protocol: Protocol, selection: Selection, *, cropped: bool
+) -> list[Prepared | None]:
+    """Do what `prepare` does to several scenes, those of equal pictures and entities together."""
+    prepared: list[Prepared | None] = [None] * len(raws)
     crop = None if cropped else protocol.crop
-    image, cut = raw.image, raw.segments
-    if crop is not None:  # copied, so that the rest can go
-        image, cut = image[crop].copy(), cut[crop].copy()
-    if not selection.keeps(raw, cut):
-        return None
-    labels = resize_labels(cut, protocol.size, protocol.mask_filter)
-    pixels, boxes = _measure(labels, raw.entities)
-    visible = raw.background + np.flatnonzero(pixels[raw.background :])  # entities, [n]
-    number = np.zeros(256, np.uint8)  # entity -> label
-    number[: raw.background] = np.arange(raw.background)
-    number[visible] = raw.background + np.arange(len(visible))
-    more = {"segments_source": number[cut]} if protocol.keep_labels else {}
-    return Prepared(
-        image=resize_image(image, protocol.size, protocol.image_filter),
-        segments=number[labels],
-        boxes=boxes[visible],
-        background=raw.background,
-        factors={
-            **{name: values[visible] for name, values in raw.factors.items()},
-            "pixels": pixels[visible].astype(np.int32),
-            "source_entity": visible.astype(np.int16),
-        },
-        scene_factors={
-            **{name: np.asarray(value) for name, value in raw.scene_factors.items()},
-            "source_index": np.asarray(raw.index, np.int64),
-            "source_count": np.asarray(raw.present[raw.background :].sum(), np.int16),
-            **more,
-        },
-    )
+    groups: dict[tuple[int, ...], list[tuple[int, Raw, np.ndarray]]] = {}
+    for i, raw in enumerate(raws):
+        cut = raw.segments if crop is None else raw.segments[crop]
+        if selection.keeps(raw, cut):
+            groups.setdefault((raw.entities, raw.background, *cut.shape), []).append((i, raw, cut))
+    for group in groups.values():
+        cuts = np.stack([cut for _, _, cut in group])
+        scenes = _prepare_alike([raw for _, raw, _ in group], cuts, crop, protocol)
+        for (i, _, _), scene in zip(group, scenes, strict=True):
+            prepared[i] = scene
+    return prepared
+
+
+def _prepare_alike(
+    raws: Sequence[Raw], cuts: np.ndarray, crop: tuple[slice, slice] | None, protocol: Protocol
+) -> Iterator[Prepared]:
+    """Prepare scenes of one kind, whose label maps are ``cuts`` ``[B, H, W]``."""
+    n, background = raws[0].entities, raws[0].background
+    labels = resize_labels(cuts, protocol.size, protocol.mask_filter)
+    pixels, boxes = _measure(labels, n)
+    visible = pixels > 0
+    visible[:, :background] = False
+    number = np.zeros((len(raws), n), np.uint8)  # entity -> label
+    number[:, :background] = np.arange(background)
+    number[visible] = (background - 1 + visible.cumsum(1))[visible]
+    segments = _translate(number, labels, pixels > 0)
+    kept = _translate(number, cuts) if protocol.keep_labels else None
+    for i, raw in enumerate(raws):
+        own = np.flatnonzero(visible[i])  # entities, [k]
+        picture = raw.image if crop is None else raw.image[crop]
+        image = resize_image(picture, protocol.size, protocol.image_filter)
+        yield Prepared(
+            # copied, so that the pictures that came with it can go, while this one waits for its shard
+            image=image.copy() if image is picture else image,
+            segments=segments[i].copy(),
+            boxes=boxes[i, own],
+            background=background,
+            factors={
+                **{name: values[own] for name, values in raw.factors.items()},
+                "pixels": pixels[i, own].astype(np.int32),
+                "source_entity": own.astype(np.int16),
+            },
+            scene_factors={
+                **{name: np.asarray(value) for name, value in raw.scene_factors.items()},
+                "source_index": np.asarray(raw.index, np.int64),
+                "source_count": np.asarray(raw.present[background:].sum(), np.int16),
+                **({} if kept is None else {"segments_source": kept[i].copy()}),
+            },
+        )
+
+
+def _translate(number: np.ndarray, labels: np.ndarray, found: np.ndarray | None = None) -> np.ndarray:
+    """Replace every label of label maps ``[B, H, W]`` by what ``number``, ``[B, N]``, has in its place.
+
+    Where no label changes that was ``found``, bool ``[B, N]``, there is nothing to do.
+    """
+    changes = number != np.arange(number.shape[1], dtype=np.uint8)
+    out = labels.copy()
+    for i in np.flatnonzero((changes if found is None else changes & found).any(1)):
+        out[i] = number[i].take(labels[i])
+    return out
 
 
 def _measure(labels: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return for labels ``0 .. n - 1`` the number of pixels, ``[n]``, and the tight boxes, float32 ``[n, 4]``."""
-    height, width = labels.shape
-    first_of_row, first_of_column = _bins(height, width, n)
-    by_row = np.bincount((labels + first_of_row).reshape(-1), minlength=height * n).reshape(height, n)
-    by_column = np.bincount((labels + first_of_column).reshape(-1), minlength=width * n).reshape(width, n)
-    boxes = np.empty((n, 4), np.float32)
-    for k, has in enumerate((by_column > 0, by_row > 0)):
-        boxes[:, k] = has.argmax(0)
-        boxes[:, k + 2] = len(has) - has[::-1].argmax(0)
-    return by_row.sum(0), boxes
+    """Return for labels ``0 .. n - 1`` the numbers of pixels, ``[B, n]``, and the tight boxes, float32 ``[B, n, 4]``.
 
-
-@cache
-def _bins(height: int, width: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first of each row's and of each column's n bins: int64 ``[height, 1]`` and ``[1, width]``."""
-    return n * np.arange(height)[:, None], n * np.arange(width)[None]
+    Of label maps ``[B, H, W]``. In every pixel, a bit a label: OR over rows and columns tells where a label is.
+    """
+    b = len(labels)
+    pixels = np.empty((b, n), np.int64)
+    for label in range(n):
+        pixels[:, label] = np.add.reduce(count_rows(labels == label), 1, dtype=np.int64)
+    boxes = np.empty((b, n, 4), np.float32)
+    for first in range(0, n, _BITS):
+        some = np.arange(min(_BITS, n - first), dtype=np.uint16)
+        bits = np.left_shift(np.uint16(1), labels - np.uint8(first), dtype=np.uint16)  # 0 for other labels
+        for k, axis in ((0, 1), (1, 2)):
+            has = np.bitwise_or.reduce(bits, axis)[:, None] >> some[:, None] & 1  # [B, labels, length]
+            boxes[:, first + some, k] = has.argmax(2)
+            boxes[:, first + some, k + 2] = has.shape[2] - has[..., ::-1].argmax(2)
+    return pixels, boxes
 
 
 def collect(parts: Sequence[Prepared], slots: int) -> Scenes:

@@ -37,3 +37,9 @@ class Raw:
     scene_factors: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     index: int = 0
+
+
+def count_rows(masks: np.ndarray) -> np.ndarray:
+    """Return how many rows masks, bool ``[B, H, W]``, have in each column: ``[B, W]``."""
+    kind = np.uint8 if masks.shape[1] < 256 else np.uint16
+    return np.add.reduce(masks.view(np.uint8), 1, dtype=kind)

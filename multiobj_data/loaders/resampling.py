@@ -63,17 +63,17 @@ def resize_image(image: np.ndarray, size: int, kind: str) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, size: int, kind: str = "nearest") -> np.ndarray:
-    """Resize a label map, uint8 ``[H, W]`` to ``[size, size]``, by one of `MaskFilter`; size 0 leaves it.
+    """Resize label maps, uint8 ``[..., H, W]`` to ``[..., size, size]``, by one of `MaskFilter`; size 0 leaves them.
 
     Raises:
         ValueError: If there is no such filter.
     """
-    if size == 0 or labels.shape == (size, size):
+    if size == 0 or labels.shape[-2:] == (size, size):
         return labels
     if kind not in get_args(MaskFilter):
         raise ValueError(f"kind: expected one of {', '.join(get_args(MaskFilter))}, got {kind!r}.")
-    rows, columns = (_nearest(length, size, exact=kind == "nearest-exact") for length in labels.shape)
-    return labels[rows[:, None], columns]
+    rows, columns = (_nearest(length, size, exact=kind == "nearest-exact") for length in labels.shape[-2:])
+    return labels.take(rows, -2).take(columns, -1)
 
 
 def _by_pillow(image: np.ndarray, size: int, kind: str) -> np.ndarray:

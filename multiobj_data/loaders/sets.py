@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from multiobj_data.errors import DataError, UsageError, did_you_mean
-from multiobj_data.loaders.download import OnBytes, fetch
+from multiobj_data.loaders.download import OnBytes, fetch_any
 
 DOWNLOAD = "download"
 _HOST = "https://storage.googleapis.com/multi-object-datasets/"
@@ -129,7 +129,11 @@ def find_set(name: str) -> PublicSet:
 
 
 def download(
-    public: PublicSet, source: str, folder: Path, on_bytes: OnBytes = lambda name, done, total: None
+    public: PublicSet,
+    source: str,
+    folder: Path,
+    on_bytes: OnBytes = lambda name, done, total: None,
+    mirrors: Sequence[str] = (),
 ) -> Path:
     """Download a set's files into ``folder``; return the one file, or the folder of several.
 
@@ -139,6 +143,7 @@ def download(
             (ending in ``/``): a mirror.
         folder: Where they are kept.
         on_bytes: Told how it goes.
+        mirrors: Addresses of folders that have the same files, asked in this order for what ``source`` does not give.
 
     Raises:
         UsageError: If it has to be said which file is meant, or the set cannot be downloaded like this.
@@ -155,7 +160,10 @@ def download(
         raise UsageError(
             f"{public.name} has {len(addresses)} variants; give one address as SOURCE: {' '.join(addresses)}"
         )
-    paths = [fetch(address, folder / public.source, on_bytes) for address in addresses]
+    paths = []
+    for address in addresses:
+        others = [f"{mirror.rstrip('/')}/{address.rpartition('/')[2]}" for mirror in mirrors]
+        paths.append(fetch_any([address, *others], folder / public.source, on_bytes))
     return paths[0] if len(paths) == 1 else folder / public.source
 
 
@@ -169,6 +177,11 @@ def find_files(public: PublicSet, source: Path) -> list[tuple[Path, str | None]]
     """
     if source.is_file():
         return [(source, public.files.get(source.name))]
+    if source.exists() and not source.is_dir():
+        raise DataError(
+            f"{source}: expected a file on a disk, got a pipe or a device, and a source is read twice (for its "
+            "SHA-256, then for its scenes) and again after an interruption; store it in a file first."
+        )
     if source.is_dir():
         found = [(source / name, split) for name, split in public.files.items() if (source / name).is_file()]
         if public.name == "multi-dsprites-mod" and len(found) > 1:

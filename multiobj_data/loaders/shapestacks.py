@@ -75,6 +75,7 @@ class ShapeStacks:
 
     Attributes:
         source: Where the files are.
+        blacklists: Whether what the blacklists name is left out.
         scenarios: Part -> scenarios, in the order of the split's file; empty for ``split="all"``.
         tally: What the running iteration met: scenarios missing, names not understood.
     """
@@ -107,7 +108,7 @@ class ShapeStacks:
         if not parts:
             raise UsageError(f"parts: expected at least one of {', '.join(PARTS)}, got none.")
         self.source = open_source(path)
-        self.split, self.maps = split, maps
+        self.split, self.maps, self.blacklists = split, maps, blacklists
         self.tally = self._listed = Tally()
         self._blacklist = _read_blacklists(self.source) if blacklists else frozenset[str]()
         self.scenarios: dict[str, tuple[Scenario, ...]] = {}

@@ -46,6 +46,7 @@ class Archives:
     def __init__(self, path: Path, pictures: Path) -> None:
         self.path, self.pictures = path, pictures
         self._done = 0.0
+        self._streams: list[ByteStream] = []
         self._meta: dict[str, bytes] | None = None
 
     def text(self, name: str) -> bytes | None:
@@ -76,6 +77,14 @@ class Archives:
         """See `Source.progress`; counts bytes of the archive of pictures."""
         return self._done
 
+    def contents(self, modality: str) -> tuple[list[Path], list[str]]:
+        """See `Source.contents`."""
+        return [path for path in (self.pictures, archive(self.path, modality)) if path is not None], []
+
+    def positions(self) -> dict[str, int]:
+        """See `Source.positions`."""
+        return {stream.path.name: stream.position for stream in self._streams}
+
     def pairs(self, wanted: Sequence[Scenario] | None, modality: str, tally: Tally) -> Iterator[Pair]:
         """See `Source.pairs`: in the order of the archive of pictures."""
         names = None if wanted is None else {scenario.name for scenario in wanted}
@@ -83,7 +92,8 @@ class Archives:
         if path is None:
             raise missing_map(str(self.pictures), modality, archive(self.path, "vseg") is not None)
         seen = set()
-        with _opened(self.pictures) as (pictures, stream), _opened(path) as (maps, _):
+        with _opened(self.pictures) as (pictures, stream), _opened(path) as (maps, other):
+            self._streams = [stream, other]
             labels = _EarlyMaps(maps, modality, names)
             for member, scenario, picture in _recordings(pictures, names, tally):
                 if picture.modality != "rgb":

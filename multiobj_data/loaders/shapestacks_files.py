@@ -106,6 +106,12 @@ class Source(Protocol):
     def progress(self) -> float:
         """Return how much of the running iteration is done, 0..1."""
 
+    def contents(self, modality: str) -> tuple[list[Path], list[str]]:
+        """Return what there is: the archives of pictures and label maps, or the names of the folders of scenarios."""
+
+    def positions(self) -> dict[str, int]:
+        """Return how many bytes of each archive the running iteration has used; empty for a folder."""
+
 
 def read_file(path: Path) -> bytes:
     """Return a small file's content; see `Blob.read`."""
@@ -117,6 +123,20 @@ def read_file(path: Path) -> bytes:
     if len(content) > LARGEST_FILE:
         raise DataError(f"{path}: expected at most {LARGEST_FILE} bytes, the file is larger.")
     return content
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names in a folder; none if there is no such folder.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def missing_map(picture: str, modality: str, other: bool) -> DataError:
@@ -151,8 +171,7 @@ class Folder:
 
     def texts(self, folder: str) -> list[str]:
         """See `Source.texts`."""
-        below = self.path / folder
-        return sorted(p.name for p in below.iterdir()) if below.is_dir() else []
+        return sorted(names_in(self.path / folder))
 
     def progress(self) -> float:
         """See `Source.progress`; counts scenarios."""
@@ -169,9 +188,17 @@ class Folder:
                 tally.missing.append(scenario.name)
         self._done = 1.0
 
+    def contents(self, modality: str) -> tuple[list[Path], list[str]]:
+        """See `Source.contents`; the pictures themselves are too many to be read beforehand."""
+        return [], sorted(names_in(self.path / "recordings"))
+
+    def positions(self) -> dict[str, int]:
+        """See `Source.positions`."""
+        return {}
+
     def _all(self, tally: Tally) -> list[Scenario]:
         found = []
-        for name in sorted(os.listdir(self.path / "recordings")):
+        for name in sorted(names_in(self.path / "recordings")):
             scenario = Scenario.parse(name)
             if scenario is not None:
                 found.append(scenario)
@@ -180,14 +207,7 @@ class Folder:
         return found
 
     def _files(self, folder: str, scenario: Scenario) -> list[str]:
-        try:
-            return os.listdir(self.path / folder / scenario.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise DataError(
-                f"{self.path / folder / scenario.name} cannot be read: {error.strerror}."
-            ) from error
+        return names_in(self.path / folder / scenario.name)
 
     def _paired(self, scenario: Scenario, modality: str, tally: Tally) -> Iterator[Pair]:
         files = self._files("recordings", scenario)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from multiobj_data.files import sha256_of
+from multiobj_data.loaders.prefixes import Prefix
 from multiobj_data.loaders.preparing import Prepared, Selection, prepare
 from multiobj_data.loaders.protocols import Protocol
 from multiobj_data.loaders.shapestacks import Item, ShapeStacks, decode
@@ -30,11 +32,15 @@ class StackStream:
         self.request, self.stacks, self.workers = request, stacks, workers
         self.name, self.id, self.slots = request.public.name, request.public.id, request.slots
         self.scene_bytes = request.scene_bytes
+        self._sources: dict[str, str] | None = None
+        self._read: dict[str, int] = {}
+        self._prefixes: dict[str, Prefix] = {}
 
     @property
     def config(self) -> dict[str, Any]:
         """Return everything that decides the shards, besides the files."""
-        return {**self.request.config, "release_split": self.stacks.split, "maps": self.stacks.maps}
+        chosen = {"release_split": self.stacks.split, "maps": self.stacks.maps}
+        return {**self.request.config, **chosen, **({"blacklists": True} if self.stacks.blacklists else {})}
 
     @property
     def size(self) -> int:
@@ -44,13 +50,16 @@ class StackStream:
         return listed if limit is None else min(limit, listed or limit)
 
     def sources(self) -> dict[str, str]:
-        """Return the SHA-256 of the list of scenarios, and of the archive of the pictures if it is one."""
-        path = self.stacks.source.path
-        archive = {path.name: sha256_of(path)} if path.is_file() else {}
-        names = [f"{part}/{each.name}" for part, listed in self.stacks.scenarios.items() for each in listed]
-        return archive | {
-            f"scenarios of {self.stacks.split}": hashlib.sha256("\n".join(names).encode()).hexdigest()
-        }
+        """Return the SHA-256 of the list of scenarios, and of the archives if these are read."""
+        if self._sources is None:
+            stacks = self.stacks
+            archives, folders = stacks.source.contents(stacks.maps)
+            names = [f"{part}/{each.name}" for part, listed in stacks.scenarios.items() for each in listed]
+            digest = hashlib.sha256("\n".join(names if stacks.split != "all" else folders).encode())
+            self._sources = {path.name: sha256_of(path) for path in archives}
+            if stacks.split != "all" or not archives:
+                self._sources[f"scenarios of {stacks.split}"] = digest.hexdigest()
+        return self._sources
 
     def notes(self) -> list[str]:
         """Return what whoever uses the data must know."""
@@ -60,12 +69,32 @@ class StackStream:
         return [*self.request.notes(), *roles]
 
     def mark(self) -> dict[str, Any]:
-        """Return nothing: pictures are files of their own, or in an archive that is to stay as it is."""
-        return {}
+        """Return how far each archive has been read, and the SHA-256 of that part; nothing for files in a folder."""
+        paths = {path.name: path for path in self.stacks.source.contents(self.stacks.maps)[0]}
+        for name, path in paths.items():
+            self._prefixes.setdefault(name, Prefix(path))
+        return {
+            name: {"bytes": size, "sha256": self._prefixes[name].sha256(size)}
+            for name, size in self._read.items()
+        }
 
     def holds(self, marks: Sequence[Mapping[str, Any]], sources: Mapping[str, str]) -> int:
-        """Return how many marks are true: none of other pictures."""
-        return len(marks) if dict(sources) == self.sources() else 0
+        """Return how many marks are true of the archives that are here now; none of other scenarios.
+
+        An archive that broke a run off may have been mended behind a mark.
+        """
+        paths = {path.name: path for path in self.stacks.source.contents(self.stacks.maps)[0]}
+        here = self.sources()
+        if sources.keys() != here.keys() or any(
+            sources[name] != here[name] for name in here.keys() - paths.keys()
+        ):
+            return 0
+        prefixes = {name: Prefix(path) for name, path in paths.items() if sources[name] != here[name]}
+        for number, mark in enumerate(marks):
+            for name, prefix in prefixes.items():
+                if name not in mark or prefix.sha256(mark[name]["bytes"]) != mark[name]["sha256"]:
+                    return number
+        return len(marks)
 
     def scenes(
         self, start: int, on_progress: Callable[[int], None]
@@ -74,11 +103,20 @@ class StackStream:
         import joblib
 
         request = self.request
-        items = (i for i in self.stacks.items(start) if request.limit is None or i.index < request.limit)
+        positions: deque[dict[str, int]] = deque()
+
+        def items() -> Iterator[Item]:
+            for item in self.stacks.items(start):
+                if request.limit is not None and item.index >= request.limit:
+                    return
+                positions.append(self.stacks.source.positions())
+                yield item
+
         with joblib.parallel_config(backend="loky", n_jobs=self.workers, inner_max_num_threads=1):
             pool = joblib.Parallel(return_as="generator", batch_size=16, pre_dispatch=f"{64 * self.workers}")
-            tasks = (joblib.delayed(_read)(item, request.protocol, request.selection) for item in items)
+            tasks = (joblib.delayed(_read)(item, request.protocol, request.selection) for item in items())
             for index, part, scene in pool(tasks):
+                self._read = positions.popleft()  # results come in the order of the tasks
                 on_progress(1)
                 if scene is not None:
                     yield index, _SPLITS[part], scene

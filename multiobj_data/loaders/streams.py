@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from multiobj_data.errors import DataError
 from multiobj_data.files import sha256_of
-from multiobj_data.loaders.inflate import open_stream
-from multiobj_data.loaders.multi_object_datasets import read
-from multiobj_data.loaders.preparing import Prepared, Selection, prepare
-from multiobj_data.loaders.protocols import Protocol, splitter
+from multiobj_data.loaders.multi_object_datasets import open_records, read
+from multiobj_data.loaders.prefixes import Prefix
+from multiobj_data.loaders.preparing import Prepared, Selection, prepare_all
+from multiobj_data.loaders.protocols import Protocol, SplitOf, splitter
 from multiobj_data.loaders.raw import Raw
 from multiobj_data.loaders.sets import PublicSet
 
 _FILE = 1 << 40  # places a file: more than any has records
+_TOGETHER = 1 << 18  # bytes of pictures that are prepared together
+_BACKGROUND = 1  # leading entities of the sets whose `visibility` tells what is there
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,27 @@ class RecordStream:
     Args:
         request: What is to be made of them.
         files: Path and fixed split of each.
+        inflater: See `multiobj_data.loaders.inflate.open_stream`.
+        ahead: Whether a thread inflates ahead; by default where there is a second core for it.
     """
 
     unit = "bytes"
 
-    def __init__(self, request: Request, files: list[tuple[Path, str | None]]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        files: list[tuple[Path, str | None]],
+        *,
+        inflater: str | None = None,
+        ahead: bool | None = None,
+    ) -> None:
         self.request, self.files = request, files
         self.name, self.id, self.slots = request.public.name, request.public.id, request.slots
         self.scene_bytes = request.scene_bytes
         self._sources: dict[str, str] | None = None
         self._read = (0, 0)  # which file, and how many of its bytes
-        self._prefix = _Prefix(None)
+        self._prefix = Prefix(None)
+        self._inflater, self._ahead = inflater, cores() > 1 if ahead is None else ahead
 
     @property
     def config(self) -> dict[str, Any]:
@@ -111,7 +126,7 @@ class RecordStream:
         number, size = self._read
         path = self.files[number][0]
         if self._prefix.path != path:
-            self._prefix = _Prefix(path)
+            self._prefix = Prefix(path)
         return {"file": path.name, "bytes": size, "sha256": self._prefix.sha256(size)}
 
     def holds(self, marks: Sequence[Mapping[str, Any]], sources: Mapping[str, str]) -> int:
@@ -121,7 +136,7 @@ class RecordStream:
         """
         held = 0
         for path, _ in self.files:
-            prefix = _Prefix(path)
+            prefix = Prefix(path)
             for mark in marks[held:]:
                 if mark.get("file") != path.name:
                     break
@@ -136,48 +151,89 @@ class RecordStream:
         self, start: int, on_progress: Callable[[int], None]
     ) -> Generator[tuple[int, str, Prepared], None, None]:
         """Yield place, split and content of each scene that is kept, from place ``start``."""
-        request, protocol = self.request, self.request.protocol
-        cut_early = request.selection.rule != "visible-before-crop"
-        split_of = splitter(protocol.split)
+        split_of = splitter(self.request.protocol.split)
         for number, (path, fixed) in enumerate(self.files):
             first, before = max(start - number * _FILE, 0), 0
-            for raw, position in self._records(path, first) if first < _FILE else ():
-                self._read = number, position
+
+            def report(position: int) -> None:
+                nonlocal before
                 if position > before:
                     on_progress(position - before)
                     before = position
-                split = fixed or split_of(raw.index)
-                scene = prepare(raw, protocol, request.selection, cropped=cut_early) if split else None
-                if split and scene:
-                    yield number * _FILE + raw.index, split, scene
+
+            def split(index: int, fixed: str | None = fixed) -> str | None:
+                return fixed or split_of(index)
+
+            for raw, position, scene in self._prepared(path, first, split, report) if first < _FILE else ():
+                self._read = number, position
+                if scene and (name := split(raw.index)):
+                    yield number * _FILE + raw.index, name, scene
             if (rest := path.stat().st_size - before) > 0:
                 on_progress(rest)
 
-    def _records(self, path: Path, first: int) -> Iterator[tuple[Raw, int]]:
-        """Yield the records of a file from the ``first``, with how many of its bytes have been used."""
-        request = self.request
-        crop = request.protocol.crop if request.selection.rule != "visible-before-crop" else None
+    def _prepared(
+        self, path: Path, first: int, split: SplitOf, report: Callable[[int], None]
+    ) -> Iterator[tuple[Raw, int, Prepared | None]]:
+        """Prepare the records of a file from the ``first``, small ones together.
+
+        Yields:
+            Record, how many of the file's bytes it and those before it took, and what was made of it.
+        """
+        request, cut_early = self.request, self.request.selection.rule != "visible-before-crop"
+        waiting: list[Raw] = []
+        positions: list[int] = []
+        read = 0
+
+        def note(position: int) -> None:
+            nonlocal read
+            read = position
+            report(position)
+
+        def done() -> Iterator[tuple[Raw, int, Prepared | None]]:
+            scenes = prepare_all(waiting, request.protocol, request.selection, cropped=cut_early)
+            yield from zip(waiting, positions, scenes, strict=True)
+            waiting.clear()
+            positions.clear()
+
+        try:
+            for raw in self._records(path, first, split, note):
+                waiting.append(raw)
+                positions.append(read)
+                if len(waiting) * raw.image.nbytes >= _TOGETHER:
+                    yield from done()
+        except DataError:  # those before it are good
+            yield from done()
+            raise
+        yield from done()
+
+    def _records(
+        self, path: Path, first: int, split: SplitOf, report: Callable[[int], None]
+    ) -> Iterator[Raw]:
+        """Yield the records of a file from the ``first`` that may be kept."""
+        request, selection = self.request, self.request.selection
+        crop = request.protocol.crop if selection.rule != "visible-before-crop" else None
         if request.limit is not None and first >= request.limit:
             return
-        with open_stream(path) as file:
-            for raw in read(file, request.public.source, crop=crop, start=first):
-                yield raw, file.position
-                if request.limit is not None and raw.index + 1 >= request.limit:
-                    return
+
+        def wanted(index: int, present: np.ndarray | None) -> bool:
+            return bool(split(index)) and (present is None or selection.may_keep(present, _BACKGROUND))
+
+        with open_records(path, inflater=self._inflater, ahead=self._ahead) as file:
+            yield from read(
+                file,
+                request.public.source,
+                crop=crop,
+                start=first,
+                stop=request.limit,
+                wanted=wanted,
+                on_progress=report,
+            )
+            if not file.offset:
+                raise DataError(f"{path}: expected records, got an empty file; get it again.")
 
 
-class _Prefix:
-    """The SHA-256 of a file's beginning, which grows."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path, self._at, self._digest = path, 0, hashlib.sha256()
-
-    def sha256(self, size: int) -> str:
-        """Return it for the first ``size`` bytes, no fewer than were asked for before."""
-        if self.path is not None:
-            with open(self.path, "rb") as file:
-                file.seek(self._at)
-                while self._at < size and (block := file.read(min(size - self._at, 1 << 20))):
-                    self._digest.update(block)
-                    self._at += len(block)
-        return self._digest.hexdigest() if self._at == size else "shorter"
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -45,16 +45,20 @@ class Prebuilt:
 
     Raises:
         DataError: If there is none, it has another name, or no pictures or label maps.
-        UsageError: If tensorflow-datasets is not installed.
+        UsageError: If tensorflow-datasets is not installed, or it is a set of films.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
+        if name.startswith("movi_"):
+            raise _films(name)
         self.folder = folder
         self.builder = _open(folder)
         self.name = self.builder.info.name
         if name not in ("", self.name):
             raise DataError(f"{folder}: expected the data set {name}, got {self.name}; name that one.")
         self.features = dict(self.builder.info.features)
+        if "video" in self.features:
+            raise _films(self.name)
         self.pictures = self._first(("image",), "pictures")
         self.labels = self._first(LABEL_MAPS, "label maps")
 
@@ -215,6 +219,13 @@ def _open(folder: Path) -> Any:
             f"{folder}: expected a data set prepared by TensorFlow Datasets, with dataset_info.json and features.json "
             f"({_first_line(error)})."
         ) from error
+
+
+def _films(name: str) -> UsageError:
+    return UsageError(
+        f"{PREFIX}{name}: films (Kubric's MOVi) are not read, since tensorflow-datasets needs TensorFlow for them; "
+        "store their frames as a data set of pictures first, with the features image and segmentations."
+    )
 
 
 def _first_line(error: BaseException) -> str:

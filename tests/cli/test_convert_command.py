@@ -113,7 +113,40 @@ def test_ls_lists_the_public_sets(mobj):
         (("tetrominoes", "nowhere"), 3, "`mobj convert tetrominoes download` gets them from https://"),
         (("clevr", "{source}"), 3, "expected clevr, got a file that looks like tetrominoes"),
         (("tetrominoes", "{text}"), 3, "is the file a TFRecord?"),
-        (("tetrominoes", "{empty}"), 3, "no scene of the source is kept"),
+        (("tetrominoes", "{empty}"), 3, "expected records, got an empty file"),
+        (("tetrominoes", "{pipe}"), 3, "expected a file on a disk, got a pipe or a device"),
+        (("tetrominoes", "x" * 5000), 3, "File name too long"),
+        (("shapestacks", "x" * 5000), 3, "File name too long"),
+        (("tetrominoes", " "), 2, "SOURCE: expected a file, a folder, an address"),
+        (("tetrominoes", "{source}", "--downloads", ""), 2, "--downloads: expected a text"),
+        (("tetrominoes", "{source}", "--mirror", "here"), 2, "--mirror: expected an address"),
+        (
+            ("tetrominoes", "{source}", "--count-rule", "none", "--min-objects", "1"),
+            2,
+            "--min-objects counts objects and --count-rule none counts nothing",
+        ),
+        (
+            ("tetrominoes", "{source}", "--min-pixels", "9", "--max-objects", "3"),
+            2,
+            "--min-pixels belongs to --count-rule visible or visible-before-crop, the rule is source",
+        ),
+        (
+            ("tetrominoes", "{source}", "--min-objects", "3", "--max-objects", "2"),
+            2,
+            "expected no more than the most objects, 2, as the fewest; got 3",
+        ),
+        (
+            ("clevr6", "{source}", "--count-rule", "none"),
+            2,
+            "convert the whole set instead (clevr, not clevr6)",
+        ),
+        (
+            ("clevr6", "{source}", "--max-objects", "7"),
+            2,
+            "convert the whole set instead (clevr, not clevr6)",
+        ),
+        (("tfds:movi_a", "{folder}"), 2, "films (Kubric's MOVi) are not read"),
+        (("tfds:clevr", "download"), 2, "cannot be downloaded by mobj: prepare it with tensorflow-datasets"),
         (("tetrominoes", "{source}", "--blacklists"), 2, "--blacklists does not belong to tetrominoes"),
         (
             ("tetrominoes", "{source}", "--min-objects", "9"),
@@ -131,8 +164,10 @@ def test_every_wrong_request_is_one_sentence(mobj, source, tmp_path, arguments, 
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("no TFRecord at all, but long enough for a header\n")
     (tmp_path / "nothing").touch()
+    os.mkfifo(tmp_path / "pipe")
     places = {
         "source": source,
+        "pipe": tmp_path / "pipe",
         "folder": tmp_path / "empty",
         "text": tmp_path / "text",
         "empty": tmp_path / "nothing",
@@ -167,9 +202,12 @@ def test_a_damaged_set_names_the_command_that_mends_it(mobj, source, converted):
     assert result.code == 4
     assert f"run the same `mobj convert tetrominoes SOURCE --out {converted}`" in result.err
     result = mobj("verify", converted, "--repair")
-    assert result.code == 2
+    assert result.code == 4
+    assert result.out.startswith("missing: val-")
     assert "converted from the files of tetrominoes, not generated" in result.err
-    assert mobj("verify", converted, "--regenerate", "1%").code in (2, 4)
+    result = mobj("verify", converted, "--regenerate", "1%")
+    assert result.code == 2
+    assert "nothing can be drawn anew; leave it out" in result.err
     assert mobj("convert", "tetrominoes", source, "--out", converted, "--no-sheet").code == 0
     assert content(converted) == whole
 
@@ -360,6 +398,11 @@ def test_an_address_is_downloaded_once_and_converted(mobj, source, tmp_path, mon
     assert mobj(*command, tmp_path / "again").code == 0  # the server is gone
     mobj("convert", "tetrominoes", source, "--no-sheet", "--out", tmp_path / "local")
     assert content(tmp_path / "set") == content(tmp_path / "again") == content(tmp_path / "local")
+    kept = tmp_path / "cache" / "tetrominoes" / source.name
+    kept.write_bytes(kept.read_bytes()[:1000])
+    damaged = mobj(*command, tmp_path / "set2")
+    assert damaged.code == 3
+    assert f"What was downloaded is kept in {kept}: delete what is damaged" in damaged.err
     gone = mobj(
         "convert", "tetrominoes", f"{address}2", "--downloads", tmp_path / "cache", "--out", tmp_path / "x"
     )

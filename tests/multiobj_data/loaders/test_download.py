@@ -1,3 +1,4 @@
+import base64
 import hashlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges, self.break_after, self.status, self.asked = DATA, True, [], [], []
+        self.more, self.range_shift = {}, 0  # further headers; by how much ranges are off
 
     def address(self, name="file.tfrecords"):
         return f"http://127.0.0.1:{self.server_port}/folder/{name}"
@@ -42,10 +44,14 @@ class Handler(BaseHTTPRequestHandler):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if start >= len(server.data):
                 return self.send_error(416)
+        start -= server.range_shift if start else 0
         body = server.data[start:]
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", etag)
+        headers = {"Content-Length": str(len(body)), "ETag": etag} | server.more
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(server.data) - 1}/{len(server.data)}"
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         if server.break_after:
             self.wfile.write(body[: server.break_after.pop(0)])
@@ -172,6 +178,70 @@ def test_two_runs_do_not_write_one_file(server, tmp_path):
         fetch(server.address(), tmp_path)
 
 
+def test_a_server_that_asks_for_patience_gets_it(server, tmp_path):
+    server.status = [429, 408]
+    assert fetch(server.address(), tmp_path).read_bytes() == DATA
+
+
+def test_another_range_than_asked_for_is_not_glued_on(server, tmp_path):
+    server.break_after, server.range_shift = [1_000_000], 1000
+    assert fetch(server.address(), tmp_path).read_bytes() == DATA
+
+
+def test_a_server_that_always_begins_anew_is_given_up(server, tmp_path):
+    server.ranges, server.break_after = False, [1000, 900, 901, 902, 903, 904, 905, 906, 907]
+    with pytest.raises(DataError, match="cannot be downloaded"):
+        fetch(server.address(), tmp_path)
+    assert len(server.asked) == 6
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Type": "text/html; charset=utf-8"}, {"Content-Encoding": "gzip"}]
+)
+def test_a_page_in_the_files_place_is_not_kept(server, tmp_path, headers):
+    server.more = headers
+    with pytest.raises(
+        DataError, match="expected the file itself, the server sends (a web page|the file packed)"
+    ):
+        fetch(server.address(), tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", ["many", "-5"])
+def test_a_length_that_is_none_counts_as_not_stated(server, tmp_path, length):
+    server.more = {"Content-Length": length, "Connection": "close"}
+    assert fetch(server.address(), tmp_path).read_bytes() == DATA
+
+
+def test_the_md5_that_the_server_states_is_compared(server, tmp_path):
+    def stated(data):
+        return {"x-goog-hash": f"crc32c=AAAAAA==,md5={base64.b64encode(hashlib.md5(data).digest()).decode()}"}
+
+    server.more, server.break_after = stated(DATA), [2_000_000]
+    assert fetch(server.address("good"), tmp_path).read_bytes() == DATA
+    server.more = stated(DATA[::-1])
+    with pytest.raises(
+        DataError, match="expected the MD5 .* what came was deleted, run the same command again"
+    ):
+        fetch(server.address("bad"), tmp_path)
+    assert "bad" not in names(tmp_path)
+    assert "bad.part" not in names(tmp_path)
+    server.more = {"x-goog-hash": "md5=not base64"}
+    assert fetch(server.address("odd"), tmp_path).read_bytes() == DATA
+
+
+def test_what_one_address_does_not_give_a_mirror_does(server, tmp_path, caplog):
+    server.status = [404]
+    source, mirror = (f"http://127.0.0.1:{server.server_port}/{folder}/" for folder in ("gone", "mirror"))
+    path = download(find_set("clevr"), source, tmp_path, mirrors=[mirror.rstrip("/")])
+    assert path.read_bytes() == DATA
+    assert f"Trying {mirror}clevr_with_masks_train.tfrecords." in caplog.text
+    path.unlink()
+    server.status = [404, 403]
+    with pytest.raises(DataError, match="mirror/clevr_with_masks_train.tfrecords: the server answers 403"):
+        download(find_set("clevr"), source, tmp_path, mirrors=[mirror])
+
+
 def test_a_sets_files_from_a_mirror_and_from_its_publisher(server, tmp_path, monkeypatch):
     room = find_set("objects-room")
     folder = download(room, f"http://127.0.0.1:{server.server_port}/mirror/", tmp_path / "a")
@@ -188,6 +258,8 @@ def test_a_sets_files_from_a_mirror_and_from_its_publisher(server, tmp_path, mon
 def test_an_address_of_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError, match="expected the address of a file"):
         fetch("http://127.0.0.1", tmp_path)
+    with pytest.raises(UsageError, match="expected the address of a file"):
+        fetch("http://127.0.0.1/folder/..", tmp_path)
 
 
 def test_which_variant_has_to_be_said():

@@ -267,7 +267,7 @@ def test_malformed_chunks_with_right_checksums_raise_nothing_but_data_errors():
 def test_a_picture_that_claims_to_be_huge_is_refused_unread():
     header = struct.pack(">IIBBBBB", LARGEST_SIDE + 1, 5, 8, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
-    with pytest.raises(DataError, match=r"p: expected at most 4096 pixels a side, got 4097 x 5\."):
+    with pytest.raises(DataError, match=r"p: expected 1 to 4096 pixels a side, got 4097 x 5\."):
         read_png(data, "p")
 
 
@@ -276,6 +276,13 @@ def test_sixteen_bits_a_channel_are_refused():
     Image.fromarray(np.full((3, 3), 1000, np.uint16)).save(buffer, "PNG")
     with pytest.raises(DataError, match="8 bits a channel"):
         read_png(buffer.getvalue(), "p")
+    header = struct.pack(
+        ">IIBBBBB", 1, 1, 16, 2, 0, 0, 0
+    )  # in colour, where Pillow would drop the lower halves
+    pixel = chunk(b"IDAT", zlib.compress(b"\0" + bytes(6)))
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixel + chunk(b"IEND", b"")
+    with pytest.raises(DataError, match=r"p: expected a PNG of 8 bits a channel, got 16\."):
+        read_png(data, "p")
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"])
