@@ -1,8 +1,8 @@
 """Predictions as a file: score any model without importing it.
 
 An HDF5 file, schema 1: ``index [N]`` holds the scenes' indices, in any order, and any of ``presence``,
-``count``, ``masks``, ``boxes``, ``reconstruction`` and ``log_likelihood`` holds the answers, row by row, as
-`Prediction` has them. Attributes: ``schema`` = 1, optional ``background_slots`` and, with ``log_likelihood``,
+``count``, ``masks``, ``boxes``, ``reconstruction``, ``log_likelihood`` and ``slots`` holds the answers, row by
+row, as `Prediction` has them. Attributes: ``schema`` = 1, optional ``background_slots`` and, with ``log_likelihood``,
 ``likelihood_kind``. h5py is imported late.
 """
 
@@ -32,6 +32,7 @@ STORED = {
     "boxes": np.float32,
     "reconstruction": np.float32,
     "log_likelihood": np.float64,
+    "slots": np.float32,
 }
 """Field of `Prediction` -> the dtype in which it is written."""
 
@@ -43,8 +44,10 @@ _RANKS = {
     "boxes": 3,
     "reconstruction": 4,
     "log_likelihood": 1,
+    "slots": 3,
 }
 _ROWS_A_CHUNK = 1024  # of small fields; masks and reconstructions are read scene by scene
+_BYTES_A_CHUNK = 2**20  # at most, of small fields: codes can be long
 
 
 def write_predictions(path: str | os.PathLike[str], batches: Iterable[tuple[np.ndarray, Prediction]]) -> None:
@@ -173,7 +176,9 @@ def _append(file: h5py.File, indices: np.ndarray, prediction: Prediction) -> Non
 def _create(file: h5py.File, name: str, values: np.ndarray) -> None:
     row = values.shape[1:]
     pictures = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if len(row) > 2 else {}
-    chunk = (1 if pictures else _ROWS_A_CHUNK, *(max(1, size) for size in row))
+    whole = np.maximum(1, row).astype(int)
+    rows = min(_ROWS_A_CHUNK, max(1, _BYTES_A_CHUNK // (int(whole.prod()) * values.itemsize)))
+    chunk = (1 if pictures else rows, *whole.tolist())
     file.create_dataset(name, (0, *row), values.dtype, maxshape=(None, *row), chunks=chunk, **pictures)
 
 

@@ -164,8 +164,12 @@ class Prediction:
         boxes: float ``[B, S, 4]``, ``x0 <= x1`` and ``y0 <= y1``; slots with ``presence < 0.5`` are not
             scored and may hold NaN.
         reconstruction: float ``[B, H, W, C]`` in [0, 1].
+        slots: float ``[B, S', D]``, the slots' codes: one row a mask or, without masks, one a presence. Finite, but
+            for background slots without a code of their own, which hold NaN.
         log_likelihood: float ``[B]`` in nats.
-        likelihood_kind: ``"exact"``, ``"elbo"`` or ``"iwae-5"`` and the like; required with `log_likelihood`.
+        likelihood_kind: ``"exact"``, ``"elbo"`` or ``"iwae-5"`` and the like; required with `log_likelihood`. What
+            else decides whether it can be compared may follow: ``"elbo; space=density; normalised=true; sd=0.3"``
+            (`metrics.LikelihoodKind` has the names).
 
     Raises:
         PredictionError: A field has the wrong type, shape or values; it is a ``ValueError`` too.
@@ -179,12 +183,14 @@ class Prediction:
     reconstruction: Any = None
     log_likelihood: Any = None
     likelihood_kind: str | None = None
+    slots: Any = None
 
     def __post_init__(self) -> None:
         try:
             self._check_shapes()
             self._check_ranges()
-            self._check_slots()
+            self._check_masks()
+            self._check_codes()
             self._check_likelihood()
         except ValueError as error:
             raise PredictionError(str(error)) from None
@@ -213,7 +219,7 @@ class Prediction:
         if self.boxes is not None and bool((self.boxes[..., :2] > self.boxes[..., 2:]).any()):  # NaN: no box
             raise ValueError("boxes: expected x0 <= x1 and y0 <= y1, got a box with its corners swapped.")
 
-    def _check_slots(self) -> None:
+    def _check_masks(self) -> None:
         if self.masks is None:
             if len(self.background_slots):
                 raise ValueError(
@@ -229,12 +235,33 @@ class Prediction:
                 f"background_slots: expected indices below {slots}, got {self.background_slots}."
             )
 
+    def _check_codes(self) -> None:
+        if self.slots is None:
+            return
+        rows = self.slots.shape[1]
+        for name in ("masks", "presence", "boxes"):  # the first that is given says how many slots there are
+            if (array := getattr(self, name)) is not None:
+                if rows != array.shape[1]:
+                    raise ValueError(
+                        f"slots: expected one row for each of {array.shape[1]} {name}, got {rows}."
+                    )
+                break
+        objects = [slot for slot in range(rows) if slot not in self.background_slots]
+        codes = self.slots[:, objects]
+        if not bool((abs(codes) < float("inf")).all()):  # False for NaN too
+            raise ValueError(
+                "slots: expected finite codes, got NaN or infinity in a slot that is not background."
+            )
+
     def _check_likelihood(self) -> None:
         kind = self.likelihood_kind
         if (kind is None) != (self.log_likelihood is None):
             raise ValueError("log_likelihood and likelihood_kind: expected both or neither.")
-        if kind is not None and not re.fullmatch("exact|elbo|iwae-[0-9]+", str(kind)):
-            raise ValueError(f"likelihood_kind: expected one of 'exact', 'elbo', 'iwae-<k>', got {kind!r}.")
+        if kind is not None and not re.fullmatch(_LIKELIHOOD_KIND, str(kind)):
+            raise ValueError(
+                "likelihood_kind: expected one of 'exact', 'elbo', 'iwae-<k>', with facts such as '; sd=0.3' after "
+                f"it or none, got {kind!r}."
+            )
 
     def arrays(self) -> dict[str, Any]:
         """Return the fields that hold arrays, by name."""
@@ -249,6 +276,7 @@ class Prediction:
         return len(next(iter(self.arrays().values())))
 
 
+_LIKELIHOOD_KIND = r"(exact|elbo|iwae-[0-9]+)(; [a-z_]+=[^;=]+)*"
 _TOLERANCE = 1e-3  # of values in [0, 1] and of masks' sums: what half precision leaves
 
 
@@ -261,6 +289,7 @@ def _form(name: str, b: int | None = None, s: int | None = None) -> tuple[tuple[
         "boxes": ((b, s, 4), "f"),
         "reconstruction": ((b, None, None, None), "f"),
         "log_likelihood": ((b,), "f"),
+        "slots": ((b, None, None), "f"),
     }[name]
 
 

@@ -10,6 +10,7 @@ import pytest
 from multiobj_data.generation import generate
 from multiobj_data.plan import Plan
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: threads that wait for each other cost more
 for name in ("MOBJ_DIGITS_ROOT", "MOBJ_DSPRITES_FILE"):
     os.environ.pop(name, None)  # tests use the bundled digits; those that want real files ask for them
 

@@ -28,6 +28,7 @@ def everything(rng):
         reconstruction=rng.random((4, 6, 5, 3), dtype=np.float32),
         log_likelihood=rng.normal(size=4),
         likelihood_kind="iwae-5",
+        slots=rng.normal(size=(4, 3, 7)).astype(np.float32),
     )
 
 
@@ -66,6 +67,21 @@ def test_tensors_can_be_written(tmp_path):
     write_predictions(tmp_path / "t.h5", [(torch.tensor([1, 0]), Prediction(presence=presence))])
     got = PredictionFile(tmp_path / "t.h5").predict_indices(np.array([1, 0])).presence
     np.testing.assert_array_equal(got, presence.detach().numpy())
+
+
+def test_long_codes_are_stored_in_small_chunks(tmp_path):
+    slots = np.zeros((3, 11, 20_000), np.float32)
+    write_predictions(tmp_path / "c.h5", [(np.arange(3), Prediction(slots=slots))])
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert file["slots"].chunks == (1, 11, 20_000)
+        assert file["index"].chunks == (1024,)
+
+
+def test_a_background_without_code_is_read_back(tmp_path, everything):
+    codes = everything.slots.copy()
+    codes[:, 0] = np.nan
+    write_predictions(tmp_path / "b.h5", [(INDEX, replace(everything, slots=codes))])
+    np.testing.assert_array_equal(PredictionFile(tmp_path / "b.h5").predict_indices(INDEX).slots, codes)
 
 
 def test_a_file_can_be_sent_to_workers(path, everything):
@@ -182,7 +198,7 @@ def words_for_slots(file):
 
 
 def nothing_predicted(file):
-    for name in ("presence", "count", "masks", "boxes", "reconstruction", "log_likelihood"):
+    for name in ("presence", "count", "masks", "boxes", "reconstruction", "log_likelihood", "slots"):
         del file[name]
 
 

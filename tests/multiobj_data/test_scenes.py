@@ -76,6 +76,22 @@ def test_slices_joined_again_are_the_whole():
             {"log_likelihood": np.zeros(2), "likelihood_kind": "guess"},
             "likelihood_kind: expected one of .* got 'guess'",
         ),
+        ({"slots": np.zeros((2, 3))}, r"slots: expected shape \[any, any, any\], got \[2, 3\]"),
+        ({"slots": np.zeros((2, 3, 4), int)}, "slots: expected floats, got int64"),
+        (
+            {"slots": np.zeros((2, 2, 4)), "presence": np.zeros((2, 3))},
+            "slots: expected one row for each of 3 presence, got 2",
+        ),
+        (
+            {
+                "slots": np.zeros((2, 3, 4)),
+                "presence": np.zeros((2, 3)),
+                "masks": np.full((2, 4, 5, 5), 0.25),
+            },
+            "slots: expected one row for each of 4 masks, got 3",
+        ),
+        ({"slots": np.full((2, 3, 4), np.nan)}, "slots: expected finite codes, got NaN"),
+        ({"slots": np.full((2, 3, 4), -np.inf)}, "slots: expected finite codes, got NaN or infinity"),
     ],
 )
 def test_predictions_refuse_what_does_not_fit_and_name_it(fields, message):
@@ -83,10 +99,23 @@ def test_predictions_refuse_what_does_not_fit_and_name_it(fields, message):
         Prediction(**fields)
 
 
+def test_only_background_slots_may_have_no_code():
+    codes = np.zeros((2, 3, 4))
+    codes[:, 1] = np.nan
+    masks = np.full((2, 3, 5, 5), 1 / 3)
+    assert Prediction(slots=codes, masks=masks, background_slots=(1,)).slots is codes
+    for wrong in ((), (0,), (0, 2)):
+        with pytest.raises(ValueError, match="in a slot that is not background"):
+            Prediction(slots=codes, masks=masks, background_slots=wrong)
+
+
 def test_predictions_take_torch_tensors():
     import torch
 
     assert len(Prediction(count=torch.tensor([1, 2]), presence=torch.zeros(2, 3))) == 2
+    assert len(Prediction(slots=torch.zeros(2, 3, 4, dtype=torch.bfloat16))) == 2
+    with pytest.raises(ValueError, match="slots: expected finite"):
+        Prediction(slots=torch.full((2, 3, 4), torch.inf))
     with pytest.raises(ValueError, match="got torch.float32"):
         Prediction(count=torch.zeros(2))
 
