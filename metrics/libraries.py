@@ -1,0 +1,27 @@
+"""What metrics share: the library of an array, and checks of plain numbers among the arguments."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import sys
+from typing import Any
+
+import numpy as np
+
+from multiobj_data.arrays import Array, is_tensor
+
+
+def library_of(array: Array) -> Any:
+    """Return ``torch`` for a tensor, else ``numpy``, for the calls that both have; torch is never imported here."""
+    return sys.modules["torch"] if is_tensor(array) else np
+
+
+def is_finite(value: object) -> bool:
+    """Tell whether ``value`` is a plain finite number (and no bool)."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object, low: int) -> bool:
+    """Tell whether ``value`` is a whole number (and no bool) of at least ``low``."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low
