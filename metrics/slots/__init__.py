@@ -1,0 +1,1 @@
+"""What slots know of objects: disentanglement, and properties read by probes."""
