@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import sys
+import warnings
 from contextlib import redirect_stdout
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from cli.console import emit_json, emit_table, progress, say, start_logging
+from cli.console import emit_json, progress, refuse_empty_options, say, start_logging
 from cli.options import device_option, json_option
 from cli.request import digits_root_for
+from cli.results import print_by, print_tables, ready_folder, ready_for_table, whole_document, write_results
+from cli.samples import print_samples, ready_samples
 from cli.subjects import Subject, find_subject
-
-_ADVICE = (
-    "the figures printed above are whole, older files are unchanged; make room, or choose another --out."
-)
 
 
 @click.command("evaluate", short_help="Score a checkpoint, any model, or a file of predictions.")
@@ -29,6 +27,11 @@ _ADVICE = (
     help="Your own: loader(checkpoint, device) -> object with predict(images).",
 )
 @click.option("--predictions", metavar="FILE", help="Score an HDF5 file of predictions instead of a model.")
+@click.option(
+    "--baseline",
+    metavar="NAME",
+    help="Score a baseline instead of a model: one-slot, chance, kmeans, components or truth.",
+)
 @click.option(
     "--data", metavar="DIR", help="Data set.  [default: the one that the checkpoint was trained on]"
 )
@@ -42,6 +45,27 @@ _ADVICE = (
     help="Only these metrics (repeatable), or module:attribute.",
 )
 @click.option(
+    "--convention",
+    metavar="NAME",
+    help="By whose rules to score where projects differ: deepmind, sklearn, genesis, savi, emorl, sri, ocl "
+    "(mobj metrics explain).  [default: ours]",
+)
+@click.option(
+    "--interval", type=float, metavar="LEVEL", help="Add bootstrap intervals of the means, e.g. 0.95."
+)
+@click.option(
+    "--baselines/--no-baselines",
+    default=True,
+    show_default=True,
+    help="Score baselines that need no training beside the model, on the first 320 images.",
+)
+@click.option(
+    "--by",
+    metavar="NAME",
+    help="Also print the scores by how hard scenes are, e.g. true_count, smallest_visible_fraction, "
+    "smallest_distance, smallest_contrast.",
+)
+@click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=250,
@@ -49,12 +73,34 @@ _ADVICE = (
     metavar="B",
     help="Images at a time.",
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Also let the model draw N images and compare them with N of the split (FID, KID).",
+)
+@click.option(
+    "--features",
+    metavar="inception|FILE",
+    help="With --samples: by what; FID's Inception network, or a file of `mobj metrics train-features`.  "
+    "[default: inception]",
+)
+@click.option(
+    "--weights",
+    "inception_weights",
+    metavar="FILE",
+    help="With --features inception: its weights.  [default: downloaded once]",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N scenes.")
-@click.option("--per-image", metavar="FILE", help="Also write one row an image (CSV).")
+@click.option(
+    "--per-image",
+    metavar="FILE",
+    help="Also write one row an image, scores and difficulty: .parquet, .csv or .csv.gz.",
+)
 @click.option(
     "--out",
     metavar="DIR",
-    help="Folder of evaluation.json and report.html.  [default: beside the checkpoint]",
+    help="Folder of evaluation.json, per_image.csv.gz and report.html.  [default: beside the checkpoint]",
 )
 @click.option(
     "--digits-root",
@@ -66,42 +112,72 @@ _ADVICE = (
 def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     """Score CHECKPOINT on the test split of the data that it was trained on.
 
-    If that folder is gone, the split is drawn again and must come out with the recorded SHA-256.
+    If that folder is gone, the split is drawn again and must come out with the recorded SHA-256. What
+    evaluation.json and per_image.csv.gz hold is what `mobj compare` needs.
 
     \b
     mobj evaluate runs/air/seed-0/checkpoint.pt
     mobj evaluate --model my_package.model:load --checkpoint w.pt --data data/digits
-    mobj evaluate --predictions predictions.h5 --data data/digits
+    mobj evaluate --predictions predictions.h5 --data data/digits --per-image scores.parquet
+    mobj evaluate --baseline kmeans --data data/digits --by smallest_distance
     """
     start_logging()
-    if options["per_image"]:
-        _ready_for_csv(options["per_image"])
+    refuse_empty_options(options)
+    _refuse_early(options)
     with redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a model prints
         subject = find_subject(checkpoint, options)
         with _source(subject.reference, options) as source:
             _refuse_damage(source)
             _refuse_other_size(subject.predictor, source, options)
-            out = _ready_folder(subject, source, options)
+            score_samples = ready_samples(subject, source, options)
+            out = ready_folder(subject.beside, len(source), options)
             result = _score(subject, source, options)
+            if (drawn := score_samples()) is not None:
+                result = replace(result, generation=drawn.to_json())
+    for warning in result.warnings:
+        say(f"WARNING: {warning}")
+    document, table = whole_document(result, options["by"])
     if options["as_json"]:
-        emit_json(result.to_json())
+        emit_json(document)
     else:
-        _print_tables(result)
-    _write(result, out, options["per_image"])
+        print_tables(result)
+        print_by(result, options["by"])
+        print_samples(result.generation)
+    write_results(result, document, table, out, options["per_image"])
     if not options["as_json"]:
         click.echo(f"report: {out / 'report.html'}")
 
 
+def _refuse_early(options: dict[str, Any]) -> None:
+    """Raise for what cannot work before a model is loaded."""
+    from metrics.evaluation.difficulty import DIFFICULTIES
+    from multiobj_data.errors import UsageError, did_you_mean
+
+    if (by := options["by"]) is not None and by not in DIFFICULTIES:
+        raise UsageError(f"--by: no difficulty named {by!r}.{did_you_mean(by, DIFFICULTIES)}")
+    if (level := options["interval"]) is not None and not 0 < level < 1:
+        raise UsageError(f"--interval: expected a level above 0 and below 1, e.g. 0.95, got {level}.")
+    if options["per_image"]:
+        ready_for_table(options["per_image"])
+
+
 def _score(subject: Subject, source: Any, options: dict[str, Any]) -> Any:
     from metrics import evaluate
+    from metrics.evaluation.floors import BASELINE_NAMES
+    from metrics.evaluation.suspicion import SuspiciousDataWarning
     from multiobj_data.loading import batches
 
     total = min(options["limit"] or len(source), len(source))
-    with progress("evaluate", total, "scenes") as advance:
+    baselines = BASELINE_NAMES if options["baselines"] and not options["baseline"] else ()
+    with progress("evaluate", total, "scenes") as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", SuspiciousDataWarning)  # said in one sentence later
         return evaluate(
             subject.predictor,
             batches(source, options["batch_size"], options["limit"]),
             metrics=options["metric_names"] or None,
+            convention=options["convention"],
+            interval=options["interval"],
+            baselines=baselines,
             model=subject.name,
             dataset=_about(source),
             protocol={"split": options["split"], "limit": options["limit"]},
@@ -162,73 +238,3 @@ def _about(source: Any) -> dict[str, Any]:
         "sha256": [shard.sha256 for shard in source.shards],
         "notes": manifest.notes,
     }
-
-
-# -- where results go
-
-
-def _ready_folder(subject: Subject, source: Any, options: dict[str, Any]) -> Path:
-    """Create the folder of results before anything is computed for it; part of a split gets another one."""
-    from multiobj_data.files import make_folder
-
-    limit = options["limit"]
-    first = f"-first-{limit}" if limit and limit < len(source) else ""
-    out = Path(options["out"] or f"{subject.beside}-{options['split']}{first}")
-    make_folder(out)
-    _expect_writable(out)
-    return out
-
-
-def _ready_for_csv(path: str) -> None:
-    from metrics.evaluation import expect_csv
-    from multiobj_data.errors import UsageError
-
-    expect_csv(path)
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UsageError(
-            f"--per-image {path}: expected an existing folder, {folder} is none; create it first."
-        )
-    _expect_writable(folder)
-
-
-def _expect_writable(folder: Path) -> None:
-    from tempfile import TemporaryFile
-
-    from multiobj_data.files import explain_os_errors
-
-    with explain_os_errors(folder / "results", "choose another folder."), TemporaryFile(dir=folder):
-        pass
-
-
-def _write(result: Any, out: Path, per_image: str | None) -> None:
-    """Write all files; evaluation.json and report.html are renamed into place once both are whole."""
-    from metrics.report import render_report
-    from multiobj_data.files import replacing, to_json
-
-    files = (out / "evaluation.json", out / "report.html")
-    with replacing(files[0], _ADVICE) as figures, replacing(files[1], _ADVICE) as report:
-        figures.write_text(to_json(result.to_json()), encoding="utf-8")
-        report.write_text(render_report(result), encoding="utf-8")
-    if per_image:
-        result.write_per_image(per_image)
-
-
-def _print_tables(result: Any) -> None:
-    rows = [
-        (name, _text(row["mean"], 5), _text(row["stderr"], 2), f"{row['n']:,}", f"{row['skipped']:,}")
-        for name, row in result.metrics.items()
-    ]
-    rows += [(name, f"n/a ({reason})", "", "", "") for name, reason in result.not_available.items()]
-    emit_table(rows, ("metric", "mean", "std. error", "scored", "skipped"))
-    if result.confusion:
-        labels = [str(label) for label in result.confusion["predicted"]]
-        table = [
-            (str(label), *(f"{n:,}" for n in row))
-            for label, row in zip(result.confusion["true"], result.confusion["table"], strict=True)
-        ]
-        emit_table(table, ("true count", *(f"inferred {label}" for label in labels)))
-
-
-def _text(value: float, digits: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{digits}g}"

@@ -9,12 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Subject:
-    """What predicts, its name, the data it was trained on, and the start of the default folder's name."""
+    """What predicts, its name, the data it was trained on, the start of the default folder's name, and its device."""
 
     predictor: Any
     name: str
     reference: dict[str, Any] | None
     beside: Path
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,20 @@ class Guarded:
             return getattr(self.model, "predict", self.model)(images)
 
     @property
+    def can_sample(self) -> bool:
+        """Whether the model draws images: ``sample(n, generator)``."""
+        return callable(getattr(self.model, "sample", None))
+
+    def sample(self, n: int, generator: Any) -> Any:
+        """Return ``n`` images that the model draws, in evaluation mode; raise `MobjError` for whatever it raises."""
+        from multiobj_data.plugins import foreign_code
+
+        with foreign_code(self.who):
+            if callable(getattr(self.model, "eval", None)):
+                self.model.eval()
+            return self.model.sample(n, generator)
+
+    @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """``(H, W, C)`` of the only images that the model takes, if it says so."""
         return getattr(self.model, "image_shape", None)
@@ -47,11 +62,18 @@ def find_subject(checkpoint: str | None, options: dict[str, Any]) -> Subject:
     """
     from multiobj_data.errors import UsageError
 
-    model, predictions = options["model"], options["predictions"]
-    if not (checkpoint or model or predictions) or (predictions and (checkpoint or model)):
+    model, predictions, baseline = options["model"], options["predictions"], options.get("baseline")
+    kinds = [kind for kind in (checkpoint or model, predictions, baseline) if kind]
+    if len(kinds) != 1:
         raise UsageError(
             "give one of: a CHECKPOINT of `mobj train` (with --model MODULE:CLASS if the model is your own), "
             "--model MODULE:LOADER, or --predictions FILE."
+            + (" Or --baseline NAME." if "baseline" in options else "")
+        )
+    if (weights := options.get("weights")) and (checkpoint or not model):
+        raise UsageError(
+            f"--checkpoint {weights} is what the loader of --model MODULE:LOADER is given; a checkpoint of `mobj "
+            "train` is named without it: mobj evaluate CHECKPOINT."
         )
     if not checkpoint and not options["data"]:
         raise UsageError("which data? Give --data DIR; only checkpoints of `mobj train` know theirs.")
@@ -60,6 +82,12 @@ def find_subject(checkpoint: str | None, options: dict[str, Any]) -> Subject:
 
         path = Path(predictions)
         return Subject(PredictionFile(path), path.name, None, path.with_name(path.stem + "-evaluation"))
+    if baseline:
+        from metrics.evaluation.floors import baseline_predictor
+
+        return Subject(
+            baseline_predictor(baseline), f"baseline {baseline}", None, Path(f"{baseline}-evaluation")
+        )
     from reference_models.training import resolve_device
 
     device = resolve_device(options["device"])
@@ -90,9 +118,8 @@ def _own_model(name: str, weights: str | None, device: str) -> Subject:
             f"--model {name}: expected the loader to return an object with predict(images), "
             f"got {type(model).__name__}."
         )
-    return Subject(
-        Guarded(model, who), name, None, Path(f"{name}-evaluation".replace(":", "-").replace(".", "-"))
-    )
+    beside = Path(f"{name}-evaluation".replace(":", "-").replace(".", "-"))
+    return Subject(Guarded(model, who), name, None, beside, device)
 
 
 def _trained_model(path: Path, device: Any, trusted: tuple[str, ...]) -> Subject:
@@ -103,6 +130,5 @@ def _trained_model(path: Path, device: Any, trusted: tuple[str, ...]) -> Subject
     if not all(bool(weights.isfinite().all()) for weights in loaded.model.parameters()):
         raise DataError(f"{path}: expected finite weights, some are NaN or infinite; train the model again.")
     name = f"{loaded.model_id}, seed {loaded.seed}, {loaded.step:,} steps"
-    return Subject(
-        Guarded(loaded.model, f"model {loaded.model_id}"), name, loaded.data, path.parent / "evaluation"
-    )
+    guarded = Guarded(loaded.model, f"model {loaded.model_id}")
+    return Subject(guarded, name, loaded.data, path.parent / "evaluation", str(device))

@@ -5,22 +5,31 @@ Models are given images only. Whatever they answer is checked against the images
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from metrics.counting import count_confusion
-from metrics.environment import environment
-from metrics.evaluation import Evaluation, Summary
-from metrics.examples import Gallery
+from metrics.evaluation.answers import answerer, as_numpy, ask, check_indices, score
+from metrics.evaluation.difficulty import difficulty
+from metrics.evaluation.environment import environment
+from metrics.evaluation.examples import Gallery
+from metrics.evaluation.floors import BASELINE_IMAGES, Baselines
+from metrics.evaluation.result import Evaluation, Summary
+from metrics.evaluation.stamp import protocol_stamp, scene_digests
+from metrics.evaluation.suspicion import SuspiciousDataWarning, warn_if_mostly_empty
 from metrics.running import Mean
 from metrics.table import PRESENT, MetricSpec, find_metrics, with_count
 from multiobj_data.arrays import to_numpy
-from multiobj_data.errors import DataError, UsageError
-from multiobj_data.scenes import Prediction, PredictionError, Scenes
+from multiobj_data.errors import DataError, UsageError, did_you_mean
+from multiobj_data.scenes import Prediction, Scenes
+
+_FEWEST = 10  # images of which a share says anything
+_NOT_SCORES = ("index", "true_count", "predicted_count")
 
 
 def evaluate(
@@ -28,6 +37,10 @@ def evaluate(
     batches: Iterable[tuple[np.ndarray, Scenes]],
     *,
     metrics: Sequence[str] | None = None,
+    convention: str | None = None,
+    interval: float | None = None,
+    baselines: Sequence[str] = (),
+    baseline_images: int = BASELINE_IMAGES,
     model: str = "",
     dataset: Mapping[str, Any] | None = None,
     protocol: Mapping[str, Any] | None = None,
@@ -43,39 +56,64 @@ def evaluate(
         batches: Pairs of scene indices, whole numbers ``[B]``, and `Scenes`.
         metrics: Names as in `metrics.table.find_metrics`; all built-in ones by default. One that needs what
             the model does not give ends up in ``not_available`` with the reason.
+        convention: By whose rules to score where projects differ, one of `metrics.conventions.CONVENTIONS`.
+        interval: Level of bootstrap intervals of the means, e.g. 0.95; ``None`` for none.
+        baselines: Which of `metrics.floors.BASELINE_NAMES` to score beside the model.
+        baseline_images: On how many images, the first ones.
         model: What messages and reports call the model.
         dataset: What reports say about the data; JSON values.
         protocol: Further facts to report about this run (split, limit, ...); JSON values.
         examples: How many of the worst and of the best scenes to keep for the report.
         on_progress: Called after each batch with the number of its scenes.
 
+    Warns:
+        SuspiciousDataWarning: If most images hold no object; it is in ``Evaluation.warnings``, too.
+
     Raises:
-        UsageError: If ``predict`` or a metric's name is not usable.
+        UsageError: If ``predict`` or a name is not usable.
         DataError: If there is no scene, or an answer does not fit the images; the message names the model.
+        MobjError: If a metric's code raises something unexpected.
     """
-    answer = _answerer(predict)
-    run = _Run(f"model {model!r}" if model else "the model", find_metrics(metrics), examples)
+    if interval is not None and not 0 < interval < 1:
+        raise UsageError(f"interval: expected a level above 0 and below 1, e.g. 0.95, got {interval}.")
+    answer = answerer(predict)
+    specs, refused = _specs(metrics, convention)
+    run = _Run(f"model {model!r}" if model else "the model", specs, examples, interval)
+    run.not_available |= refused
+    run.baselines = Baselines(baselines, baseline_images)
     for indices, scenes in batches:
-        try:
-            answered = answer(indices, scenes)
-        except PredictionError as error:
-            raise DataError(f"{run.who}: {error}") from error
-        run.add(to_numpy(indices), scenes, answered)
+        indices = to_numpy(indices)
+        check_indices(indices, scenes)
+        run.add(indices, scenes, ask(run.who, answer, indices, scenes))
         if on_progress is not None:
             on_progress(len(scenes))
-    return run.finish(model, dict(dataset or {}), dict(protocol or {}))
+    return run.finish(model, dict(dataset or {}), dict(protocol or {}), convention)
 
 
-def _answerer(predict: Any) -> Callable[[np.ndarray, Scenes], Any]:
-    if hasattr(predict, "predict_indices"):
-        return lambda indices, scenes: predict.predict_indices(indices)
-    if hasattr(predict, "predict"):
-        return lambda indices, scenes: predict.predict(scenes.image.copy())
-    if callable(predict):
-        return lambda indices, scenes: predict(scenes.image.copy())
-    raise UsageError(
-        f"evaluate: expected a model with predict(images), or a function, got {type(predict).__name__}."
-    )
+def _specs(
+    names: Sequence[str] | None, convention: str | None
+) -> tuple[dict[str, MetricSpec], dict[str, str]]:
+    """Return the metrics by this convention, and why it has not the others.
+
+    Raises:
+        UsageError: A name is unknown, or the convention does not define a metric that was asked for by name.
+    """
+    from metrics.segmentation.conventions import CONVENTIONS
+
+    if convention is not None and convention not in CONVENTIONS:
+        raise UsageError(f"no convention {convention!r}.{did_you_mean(convention, CONVENTIONS)}")
+    specs: dict[str, MetricSpec] = {}
+    refused: dict[str, str] = {}
+    for name, spec in find_metrics(names).items():
+        if name in _NOT_SCORES:
+            raise UsageError(f"metric {name!r}: that is the name of a column of facts; use another.")
+        try:
+            specs[name] = spec.under(convention)
+        except UsageError as error:
+            if names is not None:
+                raise
+            refused[name] = str(error).rstrip(".")
+    return specs, refused
 
 
 @dataclass(frozen=True)
@@ -85,39 +123,51 @@ class _Form:
     image_shape: tuple[int, ...]
     fields: tuple[str, ...]
     likelihood_kind: str | None
+    background_segments: int
 
     def __str__(self) -> str:
         kind = f" ({self.likelihood_kind})" if self.likelihood_kind else ""
-        return f"images {list(self.image_shape)} answered by {', '.join(self.fields)}{kind}"
+        ground = f", {self.background_segments} background labels" if self.background_segments != 1 else ""
+        return f"images {list(self.image_shape)} answered by {', '.join(self.fields)}{kind}{ground}"
 
 
 class _Run:
     """What one evaluation has seen so far."""
 
-    def __init__(self, who: str, specs: dict[str, MetricSpec], examples: int) -> None:
-        self.who, self.specs, self.examples = who, specs, examples
+    def __init__(self, who: str, specs: dict[str, MetricSpec], examples: int, interval: float | None) -> None:
+        self.who, self.specs, self.examples, self.interval = who, specs, examples, interval
         self.form: _Form | None = None
+        self.baselines = Baselines((), 0)
         self.scored: dict[str, MetricSpec] = {}
         self.not_available: dict[str, str] = {}
         self.columns: dict[str, list[np.ndarray]] = defaultdict(list)
+        self.digests: list[np.ndarray] = []
+        self.has_foreground: list[np.ndarray] = []
 
-    def add(self, indices: np.ndarray, scenes: Scenes, answered: Any) -> None:
-        """Check and score one batch."""
-        _check_indices(indices, scenes)
-        _check_answer(self.who, answered, scenes.image.shape)
+    def add(self, indices: np.ndarray, scenes: Scenes, answered: Prediction) -> None:
+        """Score one batch."""
         self._check_form(answered, scenes)
-        prediction = with_count(_as_numpy(answered))
+        prediction = with_count(as_numpy(answered))
         columns = {"index": indices.astype(np.int64), "true_count": scenes.count.astype(np.int64)}
         if prediction.count is not None:
             columns["predicted_count"] = prediction.count.astype(np.int64)
-        scores = {name: self._score(name, spec, scenes, prediction) for name, spec in self.scored.items()}
-        for name, values in (columns | scores).items():
+        scores = {name: score(self.who, name, spec, scenes, prediction) for name, spec in self.scored.items()}
+        hard = {name: values for name, values in difficulty(scenes).items() if name not in columns}
+        for name, values in (hard | columns | scores).items():
             self.columns[name].append(values)
+        self.digests.append(scene_digests(scenes))
+        self.has_foreground.append(np.any(scenes.segments >= scenes.background_segments, axis=(1, 2)))
         self.gallery.update(columns["index"], scores, scenes, prediction)
+        self.baselines.update(columns["index"], scenes, self.scored)
 
     def _check_form(self, answered: Prediction, scenes: Scenes) -> None:
         """Settle at the first batch which metrics exist; later batches must look like the first."""
-        form = _Form(scenes.image.shape[1:], tuple(answered.arrays()), answered.likelihood_kind)
+        form = _Form(
+            scenes.image.shape[1:],
+            tuple(answered.arrays()),
+            answered.likelihood_kind,
+            scenes.background_segments,
+        )
         if self.form is None:
             self.form = form
             for name, spec in self.specs.items():
@@ -129,27 +179,19 @@ class _Run:
         elif form != self.form:
             raise DataError(f"{self.who}: expected every batch like the first ({self.form}), got {form}.")
 
-    def _score(self, name: str, spec: MetricSpec, scenes: Scenes, prediction: Prediction) -> np.ndarray:
-        try:
-            values = to_numpy(spec.function(scenes, prediction)).astype(np.float64)
-        except ValueError as error:
-            raise DataError(f"{self.who}, metric {name}: {error}") from error
-        if values.shape != (len(scenes),):
-            raise DataError(
-                f"metric {name}: expected {len(scenes)} values, one an image, got {values.shape}."
-            )
-        if np.isinf(values).any():
-            raise DataError(f"{self.who}, metric {name}: got an infinite value, which no mean can hold.")
-        return values
-
-    def finish(self, model: str, dataset: dict[str, Any], protocol: dict[str, Any]) -> Evaluation:
+    def finish(
+        self, model: str, dataset: dict[str, Any], protocol: dict[str, Any], convention: str | None
+    ) -> Evaluation:
         """Drop repeated scenes and sum up."""
         if self.form is None or not any(map(len, self.columns["index"])):
             raise DataError("evaluate: expected at least one scene, got none; is the split empty?")
         joined = {name: np.concatenate(parts) for name, parts in self.columns.items()}
         _, first = np.unique(joined["index"], return_index=True)
-        columns = {name: values[first] for name, values in joined.items()}
-        facts = self._facts(self.form, columns["index"], len(joined["index"]))
+        columns = {name: joined[name][first] for name in self._order(joined)}
+        facts = self._facts(self.form, columns["index"], len(joined["index"])) | {
+            "convention": convention,
+            "interval": self.interval,
+        }
         if twice := facts.keys() & protocol.keys():
             raise UsageError(f"protocol: {min(twice)!r} is filled in by evaluate; use another name.")
         worst, best = self.gallery.ends()
@@ -157,7 +199,16 @@ class _Run:
             model=model,
             dataset=dataset,
             protocol=protocol | facts,
-            metrics=self._means(columns, np.ones(len(first), bool)),
+            stamp=protocol_stamp(
+                dataset=dataset,
+                index=columns["index"],
+                digests=np.concatenate(self.digests)[first],
+                image_shape=self.form.image_shape,
+                background_segments=self.form.background_segments,
+                specs=self.specs,
+                likelihood_kind=self.form.likelihood_kind,
+            ),
+            metrics=self._means(columns, np.ones(len(first), bool), self.interval),
             not_available=self.not_available,
             by_count={
                 int(count): self._means(columns, columns["true_count"] == count)
@@ -167,17 +218,26 @@ class _Run:
             likelihood_kind=self.form.likelihood_kind,
             environment=environment(),
             columns=columns,
+            baselines=self.baselines.finish({name: columns[name] for name in ("index", *self.scored)}),
+            warnings=self._suspicions(columns["true_count"] * np.concatenate(self.has_foreground)[first]),
             ranked_by=self.gallery.ranked_by,
             worst=worst,
             best=best,
         )
 
-    def _means(self, columns: dict[str, np.ndarray], chosen: np.ndarray) -> dict[str, Summary]:
+    def _order(self, columns: Mapping[str, np.ndarray]) -> list[str]:
+        """Return the columns' names: what identifies a scene, then the scores, then how hard it is."""
+        front = [name for name in _NOT_SCORES if name in columns]
+        return list(dict.fromkeys([*front, *self.scored, *columns]))
+
+    def _means(
+        self, columns: dict[str, np.ndarray], chosen: np.ndarray, interval: float | None = None
+    ) -> dict[str, Summary]:
         summaries: dict[str, Summary] = {}
         for name in self.scored:
             mean = Mean()
             mean.update(columns[name][chosen])
-            summaries[name] = mean.summary()
+            summaries[name] = mean.summary(interval=interval, rng=np.random.default_rng(0))
         return summaries
 
     def _confusion(self, columns: dict[str, np.ndarray]) -> dict[str, list] | None:
@@ -190,6 +250,18 @@ class _Run:
         rows, inferred = table.shape
         return {"true": list(range(rows)), "predicted": list(range(inferred)), "table": table.tolist()}
 
+    def _suspicions(self, objects: np.ndarray) -> tuple[str, ...]:
+        """Warn of data that look as if they had been read wrongly; return the sentences."""
+        if len(objects) < _FEWEST:
+            return ()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SuspiciousDataWarning)
+            warn_if_mostly_empty(objects)
+        sentences = tuple(str(each.message) for each in caught)
+        for text in sentences:
+            warnings.warn(text, SuspiciousDataWarning, stacklevel=4)
+        return sentences
+
     def _facts(self, form: _Form, index: np.ndarray, seen: int) -> dict[str, Any]:
         counts = {"count": "count", "presence": f"slots with presence >= {PRESENT}"}
         return {
@@ -200,33 +272,3 @@ class _Run:
             "count_from": next((rule for field, rule in counts.items() if field in form.fields), None),
             "definitions": {name: spec.definition() for name, spec in self.specs.items()},
         }
-
-
-def _check_indices(indices: np.ndarray, scenes: Scenes) -> None:
-    if indices.shape != (len(scenes),) or indices.dtype.kind not in "iu":
-        raise DataError(
-            f"batches: expected one whole-number index a scene ({len(scenes)}), got {indices.dtype} "
-            f"of shape {indices.shape}."
-        )
-
-
-def _check_answer(who: str, answered: Any, images: tuple[int, ...]) -> None:
-    """Raise unless ``answered`` is a prediction for images of this shape ``[B, H, W, C]``."""
-    if not isinstance(answered, Prediction):
-        raise DataError(f"{who}: expected predict to return a Prediction, got {type(answered).__name__}.")
-    if len(answered) != images[0]:
-        raise DataError(f"{who}: expected answers for {images[0]} images, got {len(answered)}.")
-    pictures = {"reconstruction": answered.reconstruction, "masks": answered.masks}
-    for name, array in pictures.items():
-        if array is None:
-            continue
-        got = tuple(array.shape)
-        if got != images if name == "reconstruction" else got[2:] != images[1:3]:
-            raise DataError(
-                f"{who}: {name} {list(got)} does not fit images {list(images)}; was it made for another size?"
-            )
-
-
-def _as_numpy(prediction: Prediction) -> Prediction:
-    arrays: dict[str, Any] = {name: to_numpy(array) for name, array in prediction.arrays().items()}
-    return replace(prediction, **arrays)

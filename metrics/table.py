@@ -7,11 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from metrics.boxes import matched_box_iou
+import numpy as np
+
+from metrics.boxes.scores import matched_box_iou, ocl_box_iou
 from metrics.counting import count_absolute_error, count_accuracy, count_error
 from metrics.likelihood import bits_per_dimension
-from metrics.reconstruction import mean_squared_error, squared_error
+from metrics.reconstruction import (
+    SSIM_WINDOW,
+    mean_squared_error,
+    peak_signal_to_noise,
+    root_mean_squared_error,
+    squared_error,
+    structural_similarity,
+)
+from metrics.segmentation.conventions import ARI, BEST_OVERLAP, COVERING, DEFAULT, MASK_IOU, convention_for
+from metrics.segmentation.labels import labels_of_soft_masks
+from metrics.segmentation.scores import (
+    adjusted_rand_index,
+    matched_mask_iou,
+    mean_best_overlap,
+    mean_segmentation_covering,
+    segmentation_covering,
+)
 from multiobj_data.arrays import Array, to_numpy
 from multiobj_data.errors import UsageError, did_you_mean
 from multiobj_data.scenes import Prediction, Scenes
@@ -33,6 +52,9 @@ class MetricSpec:
         description: What the figure says, in one line.
         source: Paper and section, or ``"ours"``.
         version: Raised whenever the same input would give another figure.
+        conventional: Where projects score differently: convention's name -> ``function`` as it scores; raises
+            ``UsageError`` for a convention that does not define the metric. ``None``: all agree.
+        convention: By whose rules ``function`` scores; ``None``: ours.
     """
 
     function: Callable[[Scenes, Prediction], Array]
@@ -42,6 +64,18 @@ class MetricSpec:
     description: str
     source: str
     version: int = 1
+    conventional: Callable[[str], Callable[[Scenes, Prediction], Array]] | None = None
+    convention: str | None = None
+
+    def under(self, convention: str | None) -> MetricSpec:
+        """Return the metric by another project's rules (`metrics.segmentation.conventions`), itself where all agree.
+
+        Raises:
+            UsageError: If that project does not define it.
+        """
+        if convention is None or self.conventional is None:
+            return self
+        return replace(self, function=self.conventional(convention), convention=convention)
 
     def missing(self, fields: Sequence[str]) -> list[str]:
         """Return what is needed but not among these fields of a prediction."""
@@ -50,13 +84,16 @@ class MetricSpec:
 
     def definition(self) -> dict[str, str | int | bool | None]:
         """Return what a reader of the figure must know, as JSON values."""
-        return {
+        definition: dict[str, str | int | bool | None] = {
             "version": self.version,
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
             "description": self.description,
             "source": self.source,
         }
+        if self.conventional is not None:
+            definition["convention"] = self.convention or DEFAULT
+        return definition
 
 
 def with_count(prediction: Prediction) -> Prediction:
@@ -69,6 +106,41 @@ def with_count(prediction: Prediction) -> Prediction:
 def _box_miou(scenes: Scenes, prediction: Prediction) -> Array:
     present = to_numpy(prediction.presence) >= PRESENT
     return matched_box_iou(scenes.boxes, scenes.count, prediction.boxes, present)
+
+
+def _box_miou_ocl(scenes: Scenes, prediction: Prediction) -> Array:
+    present = to_numpy(prediction.presence) >= PRESENT
+    return ocl_box_iou(scenes.boxes, scenes.count, prediction.boxes, present)
+
+
+def _ssim(scenes: Scenes, prediction: Prediction) -> Array:
+    b, h, w, _ = scenes.image.shape
+    if min(h, w) < SSIM_WINDOW:  # an image without a whole window has none
+        return np.full(b, np.nan)
+    return structural_similarity(scenes.image, prediction.reconstruction)
+
+
+def _segmentation(metric: Callable[..., Array], family: str, **options: Any) -> dict[str, Any]:
+    """Return ``function`` and ``conventional`` of a metric of label maps; slots' masks go to the largest."""
+
+    def under(convention: str | None) -> Callable[[Scenes, Prediction], Array]:
+        convention_for(convention, family)
+
+        def score(scenes: Scenes, prediction: Prediction) -> Array:
+            labels = labels_of_soft_masks(prediction.masks)
+            more = options if family != MASK_IOU else options | _surplus(prediction, convention)
+            background = range(scenes.background_segments)
+            return metric(scenes.segments, labels, background=background, convention=convention, **more)
+
+        return score
+
+    return {"function": under(None), "conventional": under}
+
+
+def _surplus(prediction: Prediction, convention: str | None) -> dict[str, Any]:
+    """Say which slots are no objects: by our rules those that the model names, if it does."""
+    named = prediction.background_slots if convention in (None, DEFAULT) else ()
+    return {"predicted_background": named or None}
 
 
 METRICS: dict[str, MetricSpec] = {
@@ -104,6 +176,62 @@ METRICS: dict[str, MetricSpec] = {
         description="best one-to-one overlap of inferred and true boxes; missing and surplus boxes cost",
         source="Xu et al. 2019, sec. 5 (mIoU); images without any box are skipped",
     ),
+    "box_miou_ocl": MetricSpec(
+        _box_miou_ocl,
+        needs=("boxes", "presence"),
+        unit="",
+        higher_is_better=True,
+        description="as box_miou, but over the true boxes alone, so that surplus boxes are free",
+        source="object-centric learning framework (OCLF); images without objects are skipped",
+    ),
+    "ari": MetricSpec(
+        **_segmentation(adjusted_rand_index, ARI),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="adjusted Rand index of all pixels, background too; chance is 0",
+        source="Hubert & Arabie 1985",
+    ),
+    "ari_fg": MetricSpec(
+        **_segmentation(adjusted_rand_index, ARI, foreground_only=True),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="adjusted Rand index of true objects' pixels; what leaks into the background is free",
+        source="Greff et al. 2019 (IODINE), sec. 4; images with fewer than two such pixels are skipped",
+    ),
+    "sc_fg": MetricSpec(
+        **_segmentation(segmentation_covering, COVERING, foreground_only=True),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="segmentation covering: best IoU of each true object with any slot, by its size",
+        source="Engelcke et al. 2020 (GENESIS), sec. 4.2; images without objects are skipped",
+    ),
+    "msc_fg": MetricSpec(
+        **_segmentation(mean_segmentation_covering, COVERING, foreground_only=True),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="mean segmentation covering: as sc_fg, all objects weighing the same",
+        source="Engelcke et al. 2020 (GENESIS), sec. 4.2 (MSC); images without objects are skipped",
+    ),
+    "mbo": MetricSpec(
+        **_segmentation(mean_best_overlap, BEST_OVERLAP),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="mean best overlap: by our rules equal to msc_fg, under the name that others print",
+        source="Pont-Tuset et al. 2017; Seitzer et al. 2023 (mBO^i)",
+    ),
+    "mask_miou": MetricSpec(
+        **_segmentation(matched_mask_iou, MASK_IOU),
+        needs=("masks",),
+        unit="",
+        higher_is_better=True,
+        description="best one-to-one overlap of slots and true objects; missing and surplus slots both cost",
+        source="ours, after Xu et al. 2019, sec. 5 (mIoU of boxes)",
+    ),
     "squared_error": MetricSpec(
         lambda scenes, prediction: squared_error(scenes.image, prediction.reconstruction),
         needs=("reconstruction",),
@@ -119,6 +247,30 @@ METRICS: dict[str, MetricSpec] = {
         higher_is_better=False,
         description="squared error averaged over pixels and channels in [0, 1]",
         source="Emami et al. 2021 (EfficientMORL)",
+    ),
+    "rmse": MetricSpec(
+        lambda scenes, prediction: root_mean_squared_error(scenes.image, prediction.reconstruction),
+        needs=("reconstruction",),
+        unit="per value",
+        higher_is_better=False,
+        description="root of each image's mse; the mean is over roots",
+        source="Engelcke et al. 2020 (GENESIS), code",
+    ),
+    "psnr": MetricSpec(
+        lambda scenes, prediction: peak_signal_to_noise(scenes.image, prediction.reconstruction),
+        needs=("reconstruction",),
+        unit="dB",
+        higher_is_better=True,
+        description="-10 log10 of the mse; images reconstructed without any error are skipped",
+        source="ours",
+    ),
+    "ssim": MetricSpec(
+        _ssim,
+        needs=("reconstruction",),
+        unit="",
+        higher_is_better=True,
+        description="structural similarity, Gaussian window of 11 pixels; smaller images are skipped",
+        source="Wang et al. 2004, eq. 13",
     ),
     "log_likelihood_nats": MetricSpec(
         lambda scenes, prediction: prediction.log_likelihood,

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ def test_part_of_a_split_does_not_replace_the_whole(score, here):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("--per-image", "scores.txt"), 2, "ends in .csv"),
+        (("--per-image", "scores.txt"), 2, "--per-image scores.txt: expected a name that ends in .csv"),
         (("--per-image", "nowhere/scores.csv"), 2, "nowhere is none"),
         (("--out", "a_file"), 1, "a file is in the way"),
     ],
@@ -258,7 +259,123 @@ def test_a_table_is_printed_even_if_its_files_cannot_be_written(score, here):
     assert "report.html" in result.err
     assert "count_accuracy" in result.out
     assert (here / "out" / "evaluation.json").read_bytes() == before
-    assert {path.name for path in (here / "out").iterdir()} == {"evaluation.json", "report.html"}
+    names = {path.name for path in (here / "out").iterdir()}
+    assert names == {"evaluation.json", "per_image.csv.gz", "report.html"}
+
+
+def test_chosen_metrics_and_conventions_do_not_replace_the_whole(score, here):
+    assert score("good").code == 0
+    whole = here / "house_models-good-evaluation-test" / "evaluation.json"
+    before = whole.read_bytes()
+    assert score("good", "--metric", "count_error", "--metric", "count_accuracy").code == 0
+    assert score("good", "--convention", "deepmind").code == 0
+    assert whole.read_bytes() == before
+    part = here / "house_models-good-evaluation-test-only-count_accuracy+count_error" / "evaluation.json"
+    assert list(json.loads(part.read_text())["metrics"]) == ["count_error", "count_accuracy"]
+    other = here / "house_models-good-evaluation-test-deepmind" / "evaluation.json"
+    assert json.loads(other.read_text())["protocol"]["convention"] == "deepmind"
+
+
+def test_a_metric_of_ones_own_that_raises_is_one_sentence(score, here, monkeypatch):
+    monkeypatch.delitem(sys.modules, "house_metrics", raising=False)
+    (here / "house_metrics.py").write_text(
+        "from metrics import MetricSpec\n"
+        "def oops(scenes, prediction): return scenes.nothing\n"
+        "mine = MetricSpec(oops, ('count',), '', None, 'none', 'a test')\n"
+    )
+    result = score("good", "--metric", "house_metrics:mine")
+    assert result.code == 1
+    assert "metric house_metrics:mine raised AttributeError: 'Scenes' object has no" in result.err
+    assert "Traceback" not in result.err
+    monkeypatch.setenv("MOBJ_DEBUG", "1")
+    assert "Traceback" in score("good", "--metric", "house_metrics:mine").err
+    sys.modules.pop("house_metrics", None)
+
+
+def test_baselines_stand_beside_the_model(score, here):
+    out = score("good").out
+    header = out.splitlines()[0].split()
+    assert header[-5:] == ["one-slot", "chance", "kmeans", "components", "truth"]
+    accuracy = next(line for line in out.splitlines() if line.startswith("count_accuracy"))
+    assert accuracy.split()[-1] == "1"
+    document = json.loads(score("good", "--json").out)
+    assert document["baselines"]["images"] == N
+    assert document["baselines"]["model"]["count_accuracy"] == document["metrics"]["count_accuracy"]
+    without = json.loads(score("good", "--no-baselines", "--json").out)
+    assert without["baselines"] is None
+    assert without["metrics"] == document["metrics"]
+
+
+def test_a_baseline_is_scored_like_a_model(mobj, data, here):
+    result = mobj("evaluate", "--baseline", "truth", "--data", data, "--json", "--per-image", "s.csv.gz")
+    document = json.loads(result.out)
+    assert document["model"] == "baseline truth"
+    assert document["metrics"]["ari_fg"]["mean"] == document["metrics"]["count_accuracy"]["mean"] == 1
+    out = here / "truth-evaluation-test"
+    assert {path.name for path in out.iterdir()} == {"evaluation.json", "per_image.csv.gz", "report.html"}
+    assert (here / "s.csv.gz").read_bytes() == (out / "per_image.csv.gz").read_bytes()
+    assert json.loads((out / "evaluation.json").read_text()) == document
+    assert "Inferred segments" in (out / "report.html").read_text()
+
+
+def test_scores_by_difficulty_are_printed(score):
+    result = score("good", "--by", "true_count", "--interval", "0.9")
+    header = next(line for line in result.out.splitlines() if line.startswith("true_count"))
+    assert header.split() == ["true_count", "0", "1", "2"]
+    images = next(line for line in result.out.splitlines() if line.startswith("images"))
+    assert sum(map(int, images.split()[1:])) == N
+    assert "90 % interval" in result.out
+    document = json.loads(score("good", "--by", "smallest_distance", "--json").out)
+    bins = document["by_difficulty"]["smallest_distance"]
+    pairs = int(images.split()[-1])  # others have no distance
+    assert len(bins) == 5
+    assert sum(each["images"] for each in bins) == pairs
+    assert all(left["high"] < right["low"] for left, right in pairwise(bins))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--baseline", "kmean"), "no baseline named 'kmean'. Did you mean 'kmeans'"),
+        (("--baseline", "kmeans", "--convention", "savvy"), "no convention 'savvy'. Did you mean 'savi'"),
+        (("--baseline", "kmeans", "--by", "distance"), "Did you mean 'smallest_distance'"),
+        (("--baseline", "kmeans", "--interval", "nan"), "level above 0 and below 1"),
+        (("--baseline", "kmeans", "--metric", "mbo", "--convention", "savi"), "'savi' defines no"),
+        (("--baseline", "kmeans", "--predictions", "p.h5"), "give one of"),
+        (("--baseline", "kmeans", "--samples", "5"), "draws no images"),
+        (("--baseline", "kmeans", "--features", "f.pt"), "--samples N"),
+        (("--checkpoint", "w.pt", "--baseline", "kmeans"), "--checkpoint w.pt is what the loader of --model"),
+        (("w.pt", "--checkpoint", "v.pt"), "mobj evaluate CHECKPOINT"),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(mobj, data, here, arguments, says):
+    result = mobj("evaluate", *arguments, "--data", data)
+    assert result.code == 2, result.err
+    assert says in result.err
+    assert result.out == ""
+
+
+def test_drawn_images_are_compared_with_the_split(mobj, data, here):
+    features = here / "features.pt"
+    mobj("metrics", "train-features", "--data", data, "--out", features, "--steps", 2, "--device", "cpu")
+    assert features.exists()
+    (here / "house_models.py").write_text(
+        MODELS + "\nclass Draws:\n"
+        "    def predict(self, images):\n        return good(None, None)(images)\n"
+        "    def sample(self, n, generator):\n"
+        "        import torch\n        return torch.rand(n, 50, 50, 1, generator=generator)\n"
+        "def draws(checkpoint, device):\n    return Draws()\n"
+    )
+    arguments = ("--model", "house_models:draws", "--data", data, "--device", "cpu", "--samples", 20)
+    result = mobj("evaluate", *arguments, "--features", features, "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert document["generation"]["n"] == {"real": 20, "generated": 20}
+    assert document["generation"]["fid"] > 0
+    assert document["generation"]["stamp"]["features"]["network"] == "domain"
+    assert mobj("evaluate", *arguments, "--features", features, "--json").out == result.out
+    report = here / "house_models-draws-evaluation-test" / "report.html"
+    assert "Images that the model draws" in report.read_text()
 
 
 def test_a_metric_without_values_shows_a_dash(mobj, data, here):

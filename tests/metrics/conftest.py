@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from multiobj_data.generation import generate
+from multiobj_data.plan import Plan
 from multiobj_data.scenes import Prediction, Scenes
 
 SIZE, MOST = 12, 3
@@ -77,9 +79,20 @@ class Oracle:
     def predict(self, images: np.ndarray) -> Prediction:
         rows = np.array([self.rows[image.tobytes()] for image in images], dtype=int)
         cut = {name: array[rows] for name, array in self.answer.arrays().items()}
-        return Prediction(**cut, likelihood_kind=self.answer.likelihood_kind)
+        return Prediction(
+            **cut, background_slots=self.answer.background_slots, likelihood_kind=self.answer.likelihood_kind
+        )
 
 
 @pytest.fixture
 def oracle(scenes: Scenes) -> Callable[[Prediction], Oracle]:
     return lambda answer: Oracle(scenes, answer)
+
+
+@pytest.fixture(scope="session")
+def sprites(tmp_path_factory):
+    """400 + 200 scenes of none to two sprites, 32x32."""
+    folder = tmp_path_factory.mktemp("data") / "sprites"
+    settings = {"counts": "0,1,2", "canvas": 32, "overlap": False}
+    generate(Plan.create("sprites", settings, seed=3, splits={"train": 400, "test": 200}), folder)
+    return folder

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,19 +10,27 @@ import pytest
 import torch
 
 from metrics import METRICS, MetricSpec, evaluate
-from multiobj_data.errors import DataError, UsageError
+from metrics.evaluation.answers import score
+from metrics.evaluation.floors import BASELINE_NAMES, Truth, baseline_predictor
+from metrics.evaluation.per_image import compressed, csv_bytes, expect_table_name, read_table
+from metrics.evaluation.suspicion import SuspiciousDataWarning
+from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.predictions import PredictionFile, write_predictions
 from multiobj_data.scenes import Prediction
 
 
 def test_the_truth_scores_perfectly(oracle, truth, batches, scenes):
-    result = evaluate(oracle(truth), batches(7), model="oracle")
+    masks = (scenes.segments[:, None] == np.arange(4)[:, None, None]).astype(np.float32)
+    whole = replace(truth, masks=masks, background_slots=(0,))
+    result = evaluate(oracle(whole), batches(7), model="oracle")
     means = {name: summary["mean"] for name, summary in result.metrics.items()}
     assert means["count_accuracy"] == means["box_miou"] == 1
+    for name in ("ari", "ari_fg", "sc_fg", "msc_fg", "mbo", "mask_miou"):
+        assert means[name] == 1
     assert means["count_error"] == means["count_absolute_error"] == 0
     assert means["mse"] == pytest.approx(0, abs=1e-12)
-    assert result.metrics.keys() == METRICS.keys()
-    assert not result.not_available
+    assert result.metrics.keys() | result.not_available.keys() == METRICS.keys()
+    assert all("masks" in METRICS[name].needs for name in result.not_available)
     assert result.metrics["box_miou"]["skipped"] == (scenes.count == 0).sum()
 
 
@@ -167,9 +176,150 @@ def test_values_per_image_read_back_exactly(oracle, truth, batches, tmp_path, rn
         np.testing.assert_array_equal(read, values)
 
 
-def test_per_image_values_are_csv_only(oracle, truth, batches, tmp_path):
-    with pytest.raises(UsageError, match=r"ends in \.csv"):
+def test_per_image_values_are_csv_or_parquet(oracle, truth, batches, tmp_path):
+    with pytest.raises(UsageError, match=r"ends in \.csv, \.csv\.gz or \.parquet"):
         evaluate(oracle(truth), batches(8)).write_per_image(tmp_path / "images.txt")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UsageError, match=r"pip install 'mobj\[export\]'"):
+        expect_table_name("scores.parquet")
+
+
+def test_parquet_and_gzipped_csv_hold_the_same_values(oracle, truth, batches, tmp_path, rng):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    result = evaluate(oracle(replace(truth, log_likelihood=rng.normal(size=24))), batches(8))
+    for name in ("images.parquet", "images.csv.gz"):
+        result.write_per_image(tmp_path / name)
+    table = parquet.read_table(tmp_path / "images.parquet")
+    text = read_table(tmp_path / "images.csv.gz", (tmp_path / "images.csv.gz").read_bytes())
+    assert table.column_names == list(text) == list(result.columns)
+    assert {"smallest_visible_fraction", "smallest_distance", "smallest_contrast"} <= set(text)
+    assert table["box_miou"].null_count == np.isnan(result.columns["box_miou"]).sum() > 0
+    for name, values in result.columns.items():
+        np.testing.assert_array_equal(text[name], values)
+        np.testing.assert_array_equal(table[name].to_pandas().to_numpy(float, na_value=np.nan), values)
+
+
+def test_gzipped_values_are_the_same_bytes_every_time(oracle, truth, batches):
+    columns = evaluate(oracle(truth), batches(8)).columns
+    assert compressed(csv_bytes(columns)) == compressed(csv_bytes(columns))
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", compressed(b""), compressed(b"index,x\n1\n")])
+def test_a_damaged_table_is_missing_data(content, tmp_path):
+    with pytest.raises(DataError, match="is damaged"):
+        read_table(tmp_path / "t.csv.gz", content)
+
+
+def test_intervals_hold_the_mean_and_come_only_when_asked_for(oracle, truth, batches, rng):
+    noisy = replace(truth, log_likelihood=rng.normal(size=24))
+    plain, asked = (evaluate(oracle(noisy), batches(8), interval=level) for level in (None, 0.9))
+    assert plain.metrics["log_likelihood_nats"].keys() == {"mean", "stderr", "n", "skipped"}
+    summary = asked.metrics["log_likelihood_nats"]
+    assert summary["low"] < summary["mean"] < summary["high"]
+    assert asked.protocol["interval"] == 0.9
+    with pytest.raises(UsageError, match="expected a level above 0 and below 1"):
+        evaluate(oracle(noisy), batches(8), interval=95)
+
+
+def test_a_metric_by_a_convention(oracle, truth, batches):
+    spec = replace(
+        brightness,
+        conventional=lambda name: lambda scenes, prediction: np.full(len(scenes), float(len(name))),
+    )
+    assert spec.under(None).function is spec.function
+    assert (spec.under("savi").function([0, 0], None) == 4).all()
+    assert spec.under("savi").definition()["convention"] == "savi"
+    assert spec.definition()["convention"] == "mobj"
+    assert brightness.under("savi") is brightness
+
+
+def test_an_unknown_convention_is_refused(oracle, truth, batches):
+    with pytest.raises(UsageError, match="no convention 'deepmnd'. Did you mean 'deepmind'"):
+        evaluate(oracle(truth), batches(8), convention="deepmnd")
+
+
+def test_the_convention_is_recorded_and_scores_differ_by_it(batches):
+    model = Truth()
+    ours, theirs = (evaluate(model, batches(8), convention=name) for name in (None, "sklearn"))
+    assert theirs.protocol["convention"] == "sklearn"
+    assert theirs.metrics["ari_fg"]["skipped"] == 0 < ours.metrics["ari_fg"]["skipped"]  # no object: 1 there
+    assert theirs.stamp["facts"]["metrics"]["ari_fg"]["convention"] == "sklearn"
+    assert "sklearn" in theirs.not_available["mbo"]
+    with pytest.raises(UsageError, match="sklearn"):
+        evaluate(model, batches(8), metrics=["mbo"], convention="sklearn")
+
+
+@pytest.mark.parametrize("size", [5, 24])
+def test_baselines_are_scored_on_the_first_images(oracle, truth, batches, size):
+    result = evaluate(oracle(truth), batches(size) + batches(7), baselines=BASELINE_NAMES, baseline_images=10)
+    found = result.baselines
+    assert found.images == 10
+    assert list(found.metrics) == list(BASELINE_NAMES)
+    alone = evaluate(oracle(truth), [(np.arange(100, 110), batches(24)[0][1][:10])])
+    for name, summary in found.model.items():
+        assert summary == alone.metrics[name]
+    for name in ("chance", "truth"):
+        own = evaluate(baseline_predictor(name), [(np.arange(100, 110), batches(24)[0][1][:10])])
+        for metric, summary in found.metrics[name].items():
+            assert summary == own.metrics[metric]
+    assert found.metrics["truth"]["box_miou"]["mean"] == 1
+    assert not {"log_likelihood_nats", "bits_per_dimension"} & found.model.keys()
+
+
+def test_a_model_that_shares_no_metric_has_no_baselines(batches):
+    def predict(images):
+        return Prediction(log_likelihood=np.zeros(len(images)), likelihood_kind="exact")
+
+    assert evaluate(predict, batches(8), baselines=BASELINE_NAMES).baselines is None
+
+
+def test_a_set_without_objects_warns(batches):
+    index, scenes = batches(24)[0]
+    blank = replace(scenes, segments=np.zeros_like(scenes.segments))  # as label maps cut to 0 leave them
+    with pytest.warns(SuspiciousDataWarning, match="24 of 24 images"):
+        result = evaluate(lambda images: Prediction(count=np.zeros(len(images), int)), [(index, blank)])
+    assert "24 of 24 images" in result.to_json()["warnings"][0]
+
+
+def test_a_metric_that_breaks_is_named(batches):
+    """Not `ValueError`, which says that the answer does not fit: a bug of the metric's own."""
+
+    def broken(scenes, prediction):
+        raise KeyError("oops")
+
+    spec = replace(brightness, function=broken)
+    prediction = Prediction(count=np.zeros(24, int))
+    with pytest.raises(MobjError, match=r"metric mine raised KeyError: 'oops' \(.*test_evaluate.py"):
+        score("the model", "mine", spec, batches(24)[0][1], prediction)
+
+
+def test_examples_of_masks_show_matched_labels(batches, scenes):
+    result = evaluate(Truth(), batches(24), examples=24)
+    shown = {e.index: e for e in result.worst + result.best}
+    for index, example in shown.items():
+        np.testing.assert_array_equal(example.true_labels, scenes.segments[index - 100])
+        np.testing.assert_array_equal(example.predicted_labels, example.true_labels)
+
+
+def test_slots_in_any_order_and_too_many_get_matched_colours(batches):
+    index, some = batches(24)[0]
+    chosen = np.flatnonzero(some.count == 3)
+    slots = np.array([2, 0, 3, 1])[:, None, None]
+
+    def predict(images):
+        masks = (some.segments[chosen][:, None] == slots).astype(np.float32)
+        left = masks[:, 1:2] * (np.arange(12) < 6)  # the background in two slots
+        return Prediction(masks=np.concatenate([masks[:, :1], left, masks[:, 2:], masks[:, 1:2] - left], 1))
+
+    result = evaluate(predict, [(index[chosen], some[chosen])], examples=24)
+    example = (result.worst + result.best)[0]
+    objects = example.true_labels > 0
+    np.testing.assert_array_equal(example.predicted_labels[objects], example.true_labels[objects])
+    assert len(np.unique(example.predicted_labels[~objects])) == 2
 
 
 def test_progress_is_told_in_scenes(oracle, truth, batches):

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from metrics import evaluate, write_report
-from metrics.report import figure
+from metrics.evaluation.floors import Truth
+from metrics.evaluation.plots import HEIGHT, plot_rows
+from metrics.evaluation.report import figure
 from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
 
@@ -98,6 +100,59 @@ def test_every_figure_is_in_the_table(page, result):
         assert figure(summary) in page.words
 
 
+def test_every_metric_that_varies_is_plotted_over_difficulty(page, result):
+    plots = [a["aria-label"] for a in page.all("svg") if " by " in a["aria-label"]]
+    assert "box_miou by objects" in plots
+    assert "box_miou by smallest distance (px)" in plots
+    assert not [label for label in plots if label.startswith("log_likelihood_nats")]  # 0 everywhere
+    drawn = {a["cy"] for a in page.all("circle")}
+    assert all(0 <= float(y) <= HEIGHT for y in drawn)
+    assert len(drawn) > 10
+
+
+def test_points_are_where_the_means_are(result):
+    row = next(row for row in plot_rows(result) if row.metric == "box_miou")
+    low, high = float(row.bottom), float(row.top)
+    plot = next(plot for plot in row.plots if plot.title == "objects")
+    for point, each in zip(
+        plot.points, result.by_difficulty("true_count")[1:], strict=True
+    ):  # none without objects
+        mean, stderr = (each.metrics["box_miou"][name] for name in ("mean", "stderr"))
+        assert high - (high - low) * point.y / HEIGHT == pytest.approx(mean, rel=0.02)
+        assert (point.low - point.high) / HEIGHT * (high - low) == pytest.approx(2 * stderr, rel=0.02)
+        assert point.label == f"{each.low:.0f}"
+
+
+def test_baselines_intervals_and_warnings_are_shown(oracle, truth, batches, tmp_path):
+    result = evaluate(
+        oracle(truth), batches(8), baselines=["chance", "truth"], baseline_images=10, interval=0.9
+    )
+    write_report(replace(result, warnings=("Look <twice>.",)), tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert {"chance", "truth"} <= set(page.words)
+    text = " ".join(page.words)
+    assert "the 90 % bootstrap interval" in text
+    assert "on the first 10 images only" in text
+    assert "Look <twice>." in text
+    assert f"[{result.metrics['count_accuracy']['low']:.4g}, " in text
+
+
+def test_segments_are_shown_beside_the_image(batches, tmp_path, scenes):
+    result = evaluate(Truth(), batches(8), examples=2)
+    write_report(result, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(a["href"].split(",")[1]))))
+        for a in page.all("image")
+    ]
+    examples = result.worst + result.best
+    assert len(pictures) == 4 * len(examples)
+    for example, true, inferred in zip(examples, pictures[2::4], pictures[3::4], strict=True):
+        np.testing.assert_array_equal(true, inferred)
+        labels = scenes.segments[example.index - 100]
+        assert len(np.unique(true.reshape(-1, 3), axis=0)) == len(np.unique(labels))
+
+
 def test_names_are_escaped(oracle, truth, batches, tmp_path):
     hostile = "<script>alert('x')</script>&\"{{ 7 * 7 }}"
     result = evaluate(oracle(truth), batches(8), model=hostile, dataset={"id": hostile, hostile: [hostile]})
@@ -123,7 +178,7 @@ def test_a_report_without_counts_or_examples(batches, tmp_path):
 
     write_report(evaluate(predict, batches(8), examples=0), tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert not page.all("svg")
+    assert not page.all("image")
     assert "How many objects?" not in page.words
 
 

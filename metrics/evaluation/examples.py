@@ -10,7 +10,15 @@ import numpy as np
 from metrics.table import PRESENT, MetricSpec
 from multiobj_data.scenes import Prediction, Scenes
 
-RANKING = ("box_miou", "squared_error", "mse", "count_absolute_error", "log_likelihood_nats")
+RANKING = (
+    "box_miou",
+    "msc_fg",
+    "ari_fg",
+    "squared_error",
+    "mse",
+    "count_absolute_error",
+    "log_likelihood_nats",
+)
 """Scenes are ranked by the first of these that the model allows."""
 
 
@@ -27,6 +35,8 @@ class Example:
         reconstruction: float ``[H, W, C]`` in [0, 1], or ``None``.
         true_count: Number of objects.
         predicted_count: Inferred number of objects, or ``None``.
+        true_labels: Visible segments, uint8 ``[H, W]``, 0 for all background; ``None`` without predicted ones.
+        predicted_labels: The slot of each pixel, likewise; ``None`` if the model gives no masks.
     """
 
     index: int
@@ -37,6 +47,8 @@ class Example:
     reconstruction: np.ndarray | None
     true_count: int
     predicted_count: int | None
+    true_labels: np.ndarray | None = None
+    predicted_labels: np.ndarray | None = None
 
 
 class Gallery:
@@ -80,6 +92,9 @@ def _example(
     boxes = None
     if prediction.boxes is not None and prediction.presence is not None:
         boxes = prediction.boxes[row][prediction.presence[row] >= PRESENT]
+    true_labels = predicted_labels = None
+    if prediction.masks is not None:
+        true_labels, predicted_labels = _label_maps(scenes, prediction, row)
     return Example(
         index=int(index[row]),
         scores={name: float(values[row]) for name, values in scores.items()},
@@ -89,4 +104,29 @@ def _example(
         reconstruction=None if prediction.reconstruction is None else prediction.reconstruction[row].copy(),
         true_count=int(scenes.count[row]),
         predicted_count=None if prediction.count is None else int(prediction.count[row]),
+        true_labels=true_labels,
+        predicted_labels=predicted_labels,
     )
+
+
+def _label_maps(scenes: Scenes, prediction: Prediction, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return true and predicted label maps, uint8 ``[H, W]``: 0 is background, matched segments share a label.
+
+    Slots take the label of the segment that they share most pixels with, the largest overlap first; a model that names
+    no background slots has the one that suits the background best. Slots left over get labels of their own.
+    """
+    true = np.maximum(scenes.segments[row].astype(np.int64) - scenes.background_segments + 1, 0)
+    slot = prediction.masks[row].argmax(0)
+    objects, slots = int(true.max()) + 1, prediction.masks.shape[1]
+    shared = np.bincount((true * slots + slot).ravel(), minlength=objects * slots).reshape(objects, slots)
+    label = np.full(slots, -1)
+    label[list(prediction.background_slots)] = 0
+    taken = {0} if prediction.background_slots else set()
+    for place in np.argsort(-shared, axis=None, kind="stable")[: np.count_nonzero(shared)]:
+        segment, number = divmod(int(place), slots)
+        if label[number] < 0 and segment not in taken:
+            label[number] = segment
+            taken.add(segment)
+    left = np.flatnonzero(label < 0)
+    label[left] = 1 + (objects - 1 + np.arange(len(left))) % 255
+    return true.astype(np.uint8), label[slot].astype(np.uint8)

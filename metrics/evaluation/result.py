@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from metrics.examples import Example
-from multiobj_data.errors import UsageError
-from multiobj_data.files import replacing
+from metrics.evaluation.breakdown import Bin, bins_of
+from metrics.evaluation.difficulty import DIFFICULTIES
+from metrics.evaluation.examples import Example
+from metrics.evaluation.floors import BaselineScores
+from metrics.evaluation.per_image import write_table
+from multiobj_data.errors import UsageError, did_you_mean
 
 SCHEMA_VERSION = 1
-_ADVICE = "what was there is unchanged; make room, or choose another file."
 Summary = Mapping[str, float | int]
-"""``mean``, ``stderr``, ``n`` (scored), ``skipped``; NaN for what does not exist."""
+"""``mean``, ``stderr``, ``n`` (scored), ``skipped``, perhaps ``low`` and ``high``; NaN for what does not exist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class Evaluation:
         dataset: Facts about the data, as given.
         protocol: Facts about the run: number of images, index range, image shape, where the counts come from,
             definition and version of each metric, and what the caller added.
+        stamp: What must be equal before figures are compared: `metrics.evaluation.stamp.protocol_stamp`.
         metrics: Metric -> summary over all images.
         not_available: Metric -> why the model cannot have it.
         by_count: True number of objects -> metric -> summary.
@@ -38,8 +39,11 @@ class Evaluation:
             model does not count.
         likelihood_kind: ``"exact"``, ``"elbo"``, ``"iwae-5"``, ...; ``None`` without a likelihood.
         environment: Versions of what computed the figures.
-        columns: ``index``, ``true_count``, ``predicted_count`` (if any) and each metric: ``[N]``, by
-            increasing index.
+        columns: ``index``, ``true_count``, ``predicted_count`` (if any), each metric, and how hard the scene is
+            (`metrics.difficulty.DIFFICULTIES`): ``[N]``, by increasing index.
+        baselines: What baselines score on some of the same images; ``None`` if none was asked for.
+        generation: Figures of images that the model drew (`metrics.generation.scoring`); ``None`` if it drew none.
+        warnings: What looks suspicious, as sentences.
         ranked_by: Metric that ranks the examples.
         worst: Worst scenes, worst first.
         best: Best scenes, best first.
@@ -55,6 +59,10 @@ class Evaluation:
     likelihood_kind: str | None
     environment: Mapping[str, str | None]
     columns: Mapping[str, np.ndarray]
+    stamp: Mapping[str, Any] = field(default_factory=dict)
+    baselines: BaselineScores | None = None
+    generation: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
     ranked_by: str | None = None
     worst: tuple[Example, ...] = ()
     best: tuple[Example, ...] = ()
@@ -66,14 +74,18 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as strict JSON values: NaN becomes ``None``, keys become text."""
-        return _strict(
+        return strict(
             {
                 "schema_version": SCHEMA_VERSION,
                 "model": self.model,
                 "dataset": self.dataset,
                 "protocol": self.protocol,
+                "stamp": self.stamp,
                 "metrics": self.metrics,
                 "not_available": self.not_available,
+                "baselines": None if self.baselines is None else self.baselines.to_json(),
+                "generation": self.generation,
+                "warnings": self.warnings,
                 "confusion": self.confusion,
                 "by_count": self.by_count,
                 "likelihood_kind": self.likelihood_kind,
@@ -81,37 +93,32 @@ class Evaluation:
             }
         )
 
-    def write_per_image(self, path: str | os.PathLike[str]) -> None:
-        """Write one row an image as CSV; a skipped value is an empty cell, floats read back exactly.
+    def by_difficulty(self, name: str) -> list[Bin]:
+        """Return every metric by how hard the scenes are in one respect: `metrics.evaluation.breakdown.bins_of`.
+
+        Args:
+            name: One of `metrics.difficulty.DIFFICULTIES`.
 
         Raises:
-            UsageError: If ``path`` does not end in ``.csv``, or its folder does not exist.
+            UsageError: If it is none of them.
         """
-        expect_csv(path)
-        with (
-            replacing(path, _ADVICE) as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as file,
-        ):
-            writer = csv.writer(file)
-            writer.writerow(self.columns)
-            for row in zip(*(values.tolist() for values in self.columns.values()), strict=True):
-                writer.writerow("" if value != value else value for value in row)
+        if name not in DIFFICULTIES:
+            raise UsageError(f"no difficulty named {name!r}.{did_you_mean(name, DIFFICULTIES)}")
+        return bins_of(self.columns, name, tuple(self.metrics))
+
+    def write_per_image(self, path: str | os.PathLike[str]) -> None:
+        """Write one row an image as ``.csv``, ``.csv.gz`` or ``.parquet``: see `per_image.write_table`."""
+        write_table(self.columns, path)
 
 
-def expect_csv(path: str | os.PathLike[str]) -> None:
-    """Raise ``UsageError`` unless ``path`` ends in ``.csv``: per-image values are written as nothing else."""
-    if Path(path).suffix.lower() != ".csv":
-        raise UsageError(f"{path}: expected a name that ends in .csv; per-image values are written as CSV.")
-
-
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     """Return ``value`` with text keys, plain containers and numbers, and ``None`` for NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     if isinstance(value, np.generic | np.ndarray):
-        return _strict(value.tolist())
+        return strict(value.tolist())
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -6,13 +6,14 @@ import base64
 import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metrics.evaluation import Evaluation, Summary
+from metrics.evaluation.plots import HEIGHT, WIDTH, plot_rows
+from metrics.evaluation.result import Evaluation, Summary
 from metrics.table import METRICS
 from multiobj_data.files import replacing
 
@@ -44,11 +45,16 @@ def render_report(evaluation: Evaluation) -> str:
             e=evaluation,
             definitions=evaluation.protocol["definitions"],
             kinds=[name for name, spec in METRICS.items() if "log_likelihood" in spec.needs],
+            base={} if evaluation.baselines is None else evaluation.baselines.metrics,
             confusion=_confusion_rows(evaluation.confusion),
+            plots=plot_rows(evaluation),
+            width=WIDTH,
+            height=HEIGHT,
             groups=[
                 (f"Worst scenes by {evaluation.ranked_by}", evaluation.worst),
                 (f"Best scenes by {evaluation.ranked_by}", evaluation.best),
             ],
+            generation=list(_leaves(evaluation.generation or {})),
             facts=_facts(evaluation),
         )
     )
@@ -58,7 +64,7 @@ def _templates() -> Environment:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def read(name: str) -> str:
-        return (resources.files("metrics") / "templates" / name).read_text(encoding="utf-8")
+        return (resources.files("metrics") / "evaluation" / "templates" / name).read_text(encoding="utf-8")
 
     environment = Environment(
         loader=FunctionLoader(read),
@@ -67,7 +73,14 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "value": _value, "picture": _picture, "corners": _corners}
+    environment.filters |= {
+        "figure": figure,
+        "value": _value,
+        "short": lambda number: _value(number, 3),
+        "picture": _picture,
+        "label_picture": _label_picture,
+        "corners": _corners,
+    }
     return environment
 
 
@@ -82,8 +95,8 @@ def figure(summary: Summary) -> str:
     return f"{mean:,.{digits}f} ± {stderr:,.{digits}f}".replace("-", "−")
 
 
-def _value(number: float) -> str:
-    return "–" if math.isnan(number) else f"{number:.4g}".replace("-", "−")
+def _value(number: float, digits: int = 4) -> str:
+    return "–" if math.isnan(number) else f"{number:.{digits}g}".replace("-", "−")
 
 
 def _picture(image: np.ndarray) -> str:
@@ -100,6 +113,21 @@ def _picture(image: np.ndarray) -> str:
         buffer, format="PNG", optimize=True
     )
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+_PALETTE = np.array(
+    [
+        (0, 176, 255), (255, 176, 0), (46, 184, 114), (236, 72, 120), (160, 110, 245), (250, 230, 80),
+        (0, 205, 190), (240, 120, 60), (150, 200, 60), (205, 130, 210),
+    ],
+    np.uint8,
+)  # fmt: skip
+
+
+def _label_picture(labels: np.ndarray) -> str:
+    """Return a label map ``[H, W]`` in colours, 0 in dark grey, as a PNG data URL."""
+    colours = np.concatenate([np.full((1, 3), 40, np.uint8), np.resize(_PALETTE, (255, 3))])
+    return _picture(colours[labels])
 
 
 def _corners(boxes: np.ndarray | None) -> list[dict[str, float]]:
@@ -132,12 +160,23 @@ def _confusion_rows(confusion: Mapping[str, list] | None) -> list[dict[str, Any]
 def _facts(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return what was evaluated, how and where, as titled lists of names and values."""
     protocol = {name: value for name, value in evaluation.protocol.items() if name != "definitions"}
+    protocol |= {"stamp": evaluation.stamp["sha256"]} if evaluation.stamp else {}
     sections = {"Protocol": protocol, "Data": evaluation.dataset, "Environment": evaluation.environment}
     return [
         (title, [(name.replace("_", " "), _text(value)) for name, value in facts.items()])
         for title, facts in sections.items()
         if facts
     ]
+
+
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the numbers and texts of nested mappings with the way to each."""
+    for name, value in values.items():
+        label = f"{path} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _leaves(value, label)
+        else:
+            yield label, _value(value) if isinstance(value, float) else _text(value)
 
 
 def _text(value: Any) -> str:

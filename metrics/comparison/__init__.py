@@ -1,0 +1,1 @@
+"""Recorded evaluations side by side."""
