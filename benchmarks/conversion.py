@@ -56,7 +56,7 @@ def clevr_like(rng: np.random.Generator) -> bytes:
         masks[k] = disc
         image[disc] = rng.integers(0, 256, 3)
     image += rng.normal(0, 0.9, image.shape)
-    floats = {name: rng.normal(size=11) for name in ("x", "y", "z", "rotation")}
+    floats: dict[str, np.ndarray] = {name: rng.normal(size=11) for name in ("x", "y", "z", "rotation")}
     floats |= {"visibility": np.arange(11) <= count, "pixel_coords": rng.normal(size=33)}
     lists = {name: field(2, field(1, np.asarray(v, "<f4").tobytes())) for name, v in floats.items()}
     for name in ("size", "material", "shape", "color"):
