@@ -122,6 +122,7 @@ def _print(comparison: Comparison) -> None:
     header, rows = figures(comparison, lambda text: f"{text} *")
     emit_table(rows, header)
     header, rows = differences(comparison)
-    emit_table(rows, header)
+    if rows:
+        emit_table(rows, header)
     for line in legend(comparison, "*"):
         click.echo(line)

@@ -118,7 +118,8 @@ def _print(result: Any) -> None:
     n = result.n["generated"] or result.n["real"]
     rows = [("FID", f"{result.fid:.4f}", "", f"{n:,}" if n else "unknown")]
     if result.kid is not None:
-        error = f"{result.kid.stderr:.2g}" if result.kid.subsets > 1 else ""
+        part = result.kid.subset_size < max(result.n.values())  # else all subsets are the same images
+        error = f"{result.kid.stderr:.2g}" if result.kid.subsets > 1 and part else ""
         rows.append(
             ("KID", f"{result.kid.mean:.6f}", error, f"{result.kid.subsets} x {result.kid.subset_size:,}")
         )

@@ -55,7 +55,8 @@ def print_samples(generation: dict[str, Any] | None) -> None:
     kid, floor = generation["kid"], generation["floor"]
     rows = [("FID", f"{generation['fid']:.4f}", "", f"{generation['n']['generated']:,}")]
     if kid is not None:
-        error = "" if kid["stderr"] is None else f"{kid['stderr']:.2g}"
+        part = kid["subset_size"] < max(generation["n"].values())  # else all subsets are the same images
+        error = f"{kid['stderr']:.2g}" if kid["stderr"] is not None and part else ""
         rows.append(("KID", f"{kid['mean']:.6f}", error, f"{kid['subsets']} x {kid['subset_size']:,}"))
     if floor is not None:
         rows.append(("FID, real against real", f"{floor['fid']:.4f}", "", f"{floor['n']:,}"))

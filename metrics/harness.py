@@ -56,9 +56,9 @@ def evaluate(
         batches: Pairs of scene indices, whole numbers ``[B]``, and `Scenes`.
         metrics: Names as in `metrics.table.find_metrics`; all built-in ones by default. One that needs what
             the model does not give ends up in ``not_available`` with the reason.
-        convention: By whose rules to score where projects differ, one of `metrics.conventions.CONVENTIONS`.
+        convention: By whose rules to score where projects differ, one of `metrics.CONVENTIONS`.
         interval: Level of bootstrap intervals of the means, e.g. 0.95; ``None`` for none.
-        baselines: Which of `metrics.floors.BASELINE_NAMES` to score beside the model.
+        baselines: Which of `metrics.evaluation.floors.BASELINE_NAMES` to score beside the model.
         baseline_images: On how many images, the first ones.
         model: What messages and reports call the model.
         dataset: What reports say about the data; JSON values.

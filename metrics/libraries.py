@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,3 +26,14 @@ def is_finite(value: object) -> bool:
 def is_whole(value: object, low: int) -> bool:
     """Tell whether ``value`` is a whole number (and no bool) of at least ``low``."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= low
+
+
+def whole_numbers(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """Return labels that an argument lists; raise ``ValueError`` if they are not a sequence of whole numbers."""
+    try:
+        found = tuple(int(value) for value in values)
+        if all(value == given for value, given in zip(found, values, strict=True)):
+            return found
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name}: expected a sequence of whole numbers, as in (0,), got {values!r}.")

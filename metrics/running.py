@@ -27,6 +27,13 @@ class Mean:
         self._values: list[np.ndarray] = []
         self._ids: list[np.ndarray] = []
 
+    def __repr__(self) -> str:
+        """Return what a reader in a notebook wants: the `summary`, rounded."""
+        facts = self.summary()
+        return (
+            f"Mean({facts['mean']:.6g} ± {facts['stderr']:.2g}, n={facts['n']}, skipped={facts['skipped']})"
+        )
+
     def update(self, values: Array, ids: Array | None = None) -> None:
         """Add a batch.
 

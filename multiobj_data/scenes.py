@@ -31,6 +31,8 @@ def expect(name: str, array: Any, shape: Sequence[int | None], kinds: str = "") 
     """
     if not hasattr(array, "shape") or not hasattr(array, "dtype"):
         raise ValueError(f"{name}: expected an array, got {type(array).__name__}.")
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"{name}: expected a plain array, got a masked one, whose mask would be overlooked.")
     got = tuple(array.shape)
     if len(got) != len(shape) or any(want not in (None, have) for want, have in zip(shape, got, strict=True)):
         raise ValueError(f"{name}: expected shape {_shape_text(shape)}, got {_shape_text(got)}.")
@@ -47,11 +49,13 @@ def _shape_text(shape: Sequence[int | None]) -> str:
 
 
 def dtype_kind(array: Any) -> str:
-    """Return ``numpy.dtype.kind`` of a NumPy array or a torch tensor."""
+    """Return ``numpy.dtype.kind`` of a NumPy array or a torch tensor; ``"V"`` for what torch can only store."""
     if isinstance(array.dtype, np.dtype):
         return array.dtype.kind
     name = str(array.dtype).removeprefix("torch.")
-    return {"b": "b", "u": "u", "i": "i"}.get(name[0] if name != "bfloat16" else "f", "f")
+    if name.startswith(("float8", "float4", "q")):
+        return "V"
+    return {"b": "b", "u": "u", "i": "i", "c": "c"}.get(name[0] if name != "bfloat16" else "f", "f")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from metrics.libraries import library_of
+from metrics.libraries import is_whole, library_of, whole_numbers
 from multiobj_data.arrays import Array, as_double, is_tensor, like
 from multiobj_data.scenes import expect
+
+_MASKS = 2**33  # bytes of the masks that boxes are found by
 
 
 def boxes_of_masks(masks: Array) -> Array:
@@ -51,16 +54,25 @@ def boxes_of_labels(
         of ``labels``.
 
     Raises:
-        ValueError: If ``labels`` are not whole numbers of that shape, or one is ``num_labels`` or more.
+        ValueError: If ``labels`` are not whole numbers of that shape, one is ``num_labels`` or more, or labels are so
+            large that they had better be numbered anew.
     """
     expect("labels", labels, (None, None, None), "iu")
+    if num_labels is not None and not is_whole(num_labels, 1):
+        raise ValueError(f"num_labels: expected a whole number of 1 or more, got {num_labels!r}.")
+    behind = set(whole_numbers("background", background))
     labels = labels.long() if is_tensor(labels) else labels.astype(np.int64)
     highest = int(labels.max()) if all(labels.shape) else -1
     if num_labels is None:
         num_labels = highest + 1
     elif highest >= num_labels:
         raise ValueError(f"labels: expected labels below {num_labels}, got {highest}.")
-    objects = np.array([label for label in range(num_labels) if label not in set(background)], dtype=np.int64)
+    if num_labels * math.prod(labels.shape) > _MASKS:
+        raise ValueError(
+            f"labels: masks of {num_labels} labels are too large for {list(labels.shape)}; number each image's labels "
+            "anew by metrics.compact_labels, or give fewer images."
+        )
+    objects = np.array([label for label in range(num_labels) if label not in behind], dtype=np.int64)
     return boxes_of_masks(labels[:, None] == like(objects, labels)[None, :, None, None])
 
 

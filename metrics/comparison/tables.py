@@ -17,8 +17,8 @@ def to_markdown(comparison: Comparison) -> str:
     header, rows = figures(comparison, lambda text: f"**{text}**")
     parts = [_markdown_table(header, rows)]
     header, rows = differences(comparison)
-    parts += [_markdown_table(header, rows), "\n\n".join(legend(comparison, "Bold"))]
-    return "\n\n".join(parts) + "\n"
+    parts += [_markdown_table(header, rows)] if rows else []
+    return "\n\n".join([*parts, *legend(comparison, "Bold")]) + "\n"
 
 
 def _markdown_table(header: Sequence[str], rows: Rows) -> str:
@@ -35,7 +35,8 @@ def to_latex(comparison: Comparison) -> str:
     header, rows = figures(comparison, lambda text: f"\0{text}")  # marked; set in bold once escaped
     tables = [_latex_table(header, rows)]
     header, rows = differences(comparison)
-    return "\n".join([*notes, *tables, "", _latex_table(header, rows)]) + "\n"
+    tables += ["", _latex_table(header, rows)] if rows else []
+    return "\n".join([*notes, *tables]) + "\n"
 
 
 def _latex_table(header: Sequence[str], rows: Rows) -> str:
@@ -128,6 +129,15 @@ def legend(comparison: Comparison, mark: str) -> list[str]:
         f"Mean ± {spread}; {comparison.images:,} images. {mark}: the best, and what is not resolved to be worse. "
         f"Intervals: {level}, {how}{', and over seeds' if several else ''}; resolved means that it leaves out 0."
     ]
+    if uneven := [row.metric for row in comparison.rows if _uneven(row)]:
+        lines.append(
+            f"Runs skip different images ({', '.join(uneven)}): means are over what each run scored, differences over "
+            "the images that both did, so that these need not agree."
+        )
+    if not any(each is not None for row in comparison.rows for each in row.differences.values()):
+        lines.append(
+            f"No run has a metric in common with {comparison.groups[0]}, so that there are no differences."
+        )
     if few := [label for label, seeds in comparison.seeds.items() if 1 < seeds < FEW_SEEDS]:
         lines.append(f"Fewer than {FEW_SEEDS} seeds ({', '.join(few)}): the true intervals are wider.")
     images = comparison.baseline_images
@@ -138,6 +148,13 @@ def legend(comparison: Comparison, mark: str) -> list[str]:
     elif comparison.stamp:
         lines.append(f"Protocol stamp of every run: {comparison.stamp}.")
     return lines
+
+
+def _uneven(row: Row) -> bool:
+    """Tell whether a row's groups were scored on different numbers of images, or on more than a difference is of."""
+    scored = {cell.n / cell.seeds for cell in row.cells.values() if cell is not None}
+    compared = {each.n for each in row.differences.values() if each is not None and each.paired}
+    return len(scored | compared) > 1
 
 
 def figure_of(value: float) -> str:

@@ -19,7 +19,7 @@ Answerer = Callable[[np.ndarray, Scenes], Any]
 def answerer(predict: Any) -> Answerer:
     """Return ``(indices, scenes) -> answer`` for anything that predicts.
 
-    Only an object with ``predict_scenes`` sees the truth: `metrics.floors.Truth`.
+    Only an object with ``predict_scenes`` sees the truth: `metrics.evaluation.floors.Truth`.
 
     Raises:
         UsageError: If it cannot predict.

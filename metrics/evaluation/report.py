@@ -20,6 +20,8 @@ from multiobj_data.files import replacing
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_DIGITS = 6  # behind the point; smaller figures have an exponent
+
 
 def write_report(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
     """Write an evaluation as one self-contained HTML file; pictures are inlined, nothing is fetched.
@@ -92,6 +94,10 @@ def figure(summary: Summary) -> str:
     if not stderr > 1e-9 * abs(mean):  # none, or rounding of equal values
         return _value(mean) + ("" if math.isnan(stderr) else " ± 0")
     digits = max(0, 1 - math.floor(math.log10(stderr)))
+    if digits > _DIGITS:
+        power = math.floor(math.log10(max(abs(mean), stderr)))
+        mean, stderr, digits = mean / 10.0**power, stderr / 10.0**power, digits + power
+        return f"({mean:.{digits}f} ± {stderr:.{digits}f})e{power}".replace("-", "−")
     return f"{mean:,.{digits}f} ± {stderr:,.{digits}f}".replace("-", "−")
 
 

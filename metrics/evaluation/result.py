@@ -40,7 +40,7 @@ class Evaluation:
         likelihood_kind: ``"exact"``, ``"elbo"``, ``"iwae-5"``, ...; ``None`` without a likelihood.
         environment: Versions of what computed the figures.
         columns: ``index``, ``true_count``, ``predicted_count`` (if any), each metric, and how hard the scene is
-            (`metrics.difficulty.DIFFICULTIES`): ``[N]``, by increasing index.
+            (`metrics.evaluation.difficulty.DIFFICULTIES`): ``[N]``, by increasing index.
         baselines: What baselines score on some of the same images; ``None`` if none was asked for.
         generation: Figures of images that the model drew (`metrics.generation.scoring`); ``None`` if it drew none.
         warnings: What looks suspicious, as sentences.
@@ -97,7 +97,7 @@ class Evaluation:
         """Return every metric by how hard the scenes are in one respect: `metrics.evaluation.breakdown.bins_of`.
 
         Args:
-            name: One of `metrics.difficulty.DIFFICULTIES`.
+            name: One of `metrics.evaluation.difficulty.DIFFICULTIES`.
 
         Raises:
             UsageError: If it is none of them.

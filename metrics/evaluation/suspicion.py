@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from metrics.libraries import is_finite
+from metrics.libraries import is_finite, whole_numbers
 from multiobj_data.arrays import Array, to_numpy
 from multiobj_data.scenes import dtype_kind
 
@@ -47,13 +47,14 @@ def warn_if_mostly_empty(
         raise ValueError(f"truth: expected whole numbers, got {truth.dtype}.")
     if not (is_finite(threshold) and 0 <= threshold <= 1):
         raise ValueError(f"threshold: expected a share of 0 to 1, got {threshold!r}.")
+    labels = whole_numbers("background", background)
     values = to_numpy(truth)
     n = len(values)
     if not n:
         return float("nan")
     if values.ndim > 1:
         pixels = values.reshape(n, -1)
-        empty = int((np.isin(pixels, list(background)) | (pixels < 0)).all(1).sum())
+        empty = int((np.isin(pixels, labels) | (pixels < 0)).all(1).sum())
     else:
         empty = int((values <= 0).sum())
     if empty > threshold * n:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metrics.libraries import library_of
-from metrics.segmentation.pairing import NO_LABEL, Pair, compact_labels, pairs
+from metrics.segmentation.pairing import NO_LABEL, Pair, pairs, renumbered
 from multiobj_data.arrays import Array, is_tensor, like
 
 _MOST_CELLS = 4096  # of one image's table; where labels ask for more, each image's are numbered anew
@@ -175,7 +175,7 @@ def _coded(labels: Array, out: Array | None, number: int, compact: bool) -> tupl
         labels = labels.long() if is_tensor(labels) else labels.astype(np.int64)
         labels = library_of(labels).where(out, NO_LABEL if compact else number, labels)
     if compact:
-        return compact_labels(labels)
+        return renumbered(labels)
     names = np.arange(number)
     return labels, like((names if out is None else np.append(names, NO_LABEL))[None], labels)
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metrics.libraries import library_of
+from metrics.libraries import is_finite, is_whole, library_of
 from multiobj_data.arrays import Array, is_tensor, like, to_numpy
 from multiobj_data.scenes import dtype_kind
 
@@ -45,6 +45,8 @@ def label_maps(labels: Array, *, num_labels: int | None = None, name: str = "lab
 def checked(name: str, labels: Array, num_labels: int | None = None) -> tuple[int, int]:
     """Return the smallest and the largest label of what has been found to be label maps."""
     check_form(name, labels)
+    if num_labels is not None and not is_whole(num_labels, 1):
+        raise ValueError(f"num_labels: expected a whole number of 1 or more, got {num_labels!r}.")
     smallest, largest = _range(labels)
     if largest >= _LIMIT or smallest <= -_LIMIT:
         raise ValueError(f"{name}: expected labels below 2**53, got {max(largest, -smallest)}.")
@@ -80,6 +82,7 @@ def labels_of_one_hot(
     """
     if uncovered not in ("refuse", "unscored"):
         raise ValueError(f"uncovered: expected 'refuse' or 'unscored', got {uncovered!r}.")
+    masks = _detached(masks)
     _check_masks(masks, axis, "biuf")
     _check_binary(masks)
     covered = _sum(masks, axis)
@@ -118,6 +121,9 @@ def labels_of_soft_masks(masks: Array, axis: int = 1, *, threshold: float | None
             f"masks: expected floats, got {masks.dtype}; masks of 0 and 1 go through metrics.labels_of_one_hot, label "
             "maps are scored as they are."
         )
+    if threshold is not None and not (is_finite(threshold) and 0 <= threshold < 1):
+        raise ValueError(f"threshold: expected a number in [0, 1), got {threshold!r}.")
+    masks = _detached(masks)
     _check_masks(masks, axis, "f")
     tolerance = _TOLERANCE_BFLOAT16 if str(masks.dtype) == "torch.bfloat16" else _TOLERANCE
     low, high = float(masks.min()), float(masks.max())
@@ -132,8 +138,6 @@ def labels_of_soft_masks(masks: Array, axis: int = 1, *, threshold: float | None
     labels = _first_largest(masks, axis)
     if threshold is None:
         return labels
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold: expected a number in [0, 1), got {threshold}.")
     return _where(library_of(masks).amax(masks, axis) > threshold, labels, UNSCORED)
 
 
@@ -168,9 +172,9 @@ def _check_masks(masks: Any, axis: int, kinds: str) -> None:
     shape = tuple(array_named("masks", masks).shape)
     if len(shape) < 4:
         raise ValueError(f"masks: expected [B, K, H, W], got shape {list(shape)}.")
-    if not -len(shape) <= axis < len(shape) or axis % len(shape) == 0:
+    if not is_whole(axis, -len(shape)) or axis >= len(shape) or axis % len(shape) == 0:
         raise ValueError(
-            f"axis: expected one of the axes 1..{len(shape) - 1} of masks {list(shape)}, got {axis}."
+            f"axis: expected one of the axes 1..{len(shape) - 1} of masks {list(shape)}, got {axis!r}."
         )
     if 0 in shape:
         raise ValueError(f"masks: expected at least one image, mask and pixel, got {list(shape)}.")
@@ -204,7 +208,16 @@ def array_named(name: str, value: Any) -> Any:
     """Return ``value``; raise unless it is an array."""
     if not hasattr(value, "shape") or not hasattr(value, "dtype"):
         raise ValueError(f"{name}: expected an array, got {type(value).__name__}.")
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name}: expected a plain array, got a masked one, whose mask would be overlooked; give its data, and "
+            "its mask as ignore=."
+        )
     return value
+
+
+def _detached(masks: Any) -> Any:
+    return masks.detach() if is_tensor(masks) else masks
 
 
 def _one_hot(labels: Array) -> bool:
@@ -223,7 +236,6 @@ def _first_largest(masks: Array, axis: int) -> Array:
     """`argmax` that takes the first of equal ones on every device; CUDA's own does not promise which."""
     if not is_tensor(masks):
         return _first_largest_array(masks, axis)
-    masks = masks.detach()
     masks = masks.byte() if str(masks.dtype) == "torch.bool" else comparable(masks)
     if masks.device.type == "cpu":
         return like(_first_largest_array(to_numpy(masks), axis), masks)

@@ -118,7 +118,23 @@ def compact_labels(labels: Array) -> tuple[Array, Array]:
     Returns:
         Labels, int64 of the same shape; and what each of them stands for, int64 ``[B, L]``, where images with fewer
         labels are filled up with `NO_LABEL`, the largest int64.
+
+    Raises:
+        ValueError: If these are no whole numbers of that shape, or one is as large as `NO_LABEL`.
     """
+    shape = tuple(array_named("labels", labels).shape)
+    if dtype_kind(labels) not in "biu" or len(shape) < 2 or 0 in shape:
+        raise ValueError(
+            f"labels: expected whole numbers [B, H, W] with at least one image and one pixel, got {labels.dtype} "
+            f"{list(shape)}."
+        )
+    if int(comparable(labels).max()) >= NO_LABEL:
+        raise ValueError("labels: expected labels below 2**63 - 1, got a larger one.")
+    return renumbered(labels)
+
+
+def renumbered(labels: Array) -> tuple[Array, Array]:
+    """Do what `compact_labels` does, unasked: of what has been checked, and may hold `NO_LABEL` already."""
     shape = tuple(labels.shape)
     compact, meaning = (_compact_tensor if is_tensor(labels) else _compact_array)(_flat(labels))
     return compact.reshape(shape), meaning

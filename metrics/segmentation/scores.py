@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metrics.libraries import library_of
+from metrics.libraries import library_of, whole_numbers
 from metrics.matching import match
 from metrics.segmentation.contingency import NEGATIVE, Overlaps, overlaps
 from metrics.segmentation.conventions import ARI, BEST_OVERLAP, COVERING, MASK_IOU, Convention, convention_for
@@ -46,7 +46,7 @@ def adjusted_rand_index(
         background: True labels that are background, e.g. ``range(4)`` for Objects Room.
         foreground_only: Score true objects' pixels only.
         ignore: bool, the same form and sizes; ``True`` where a pixel is not scored.
-        convention: By whose rules (`metrics.conventions.CONVENTIONS`); ours by default: NaN with fewer than two
+        convention: By whose rules (`metrics.CONVENTIONS`); ours by default: NaN with fewer than two
             scored pixels, 1 where both are one segment.
 
     Returns:
@@ -185,7 +185,9 @@ def matched_mask_iou(
     over = rules.denominator if denominator is None else denominator
     if over not in DENOMINATORS:
         raise ValueError(f"denominator: expected one of {', '.join(DENOMINATORS)}, got {over!r}.")
-    slots = None if predicted_background is None else _labels("predicted_background", predicted_background)
+    slots = (
+        None if predicted_background is None else whole_numbers("predicted_background", predicted_background)
+    )
     if slots is None and not (foreground_only and rules.matches_background):
         slots = ()
 
@@ -207,7 +209,7 @@ def _each(
     negative: str = "unscored",
 ) -> Array:
     """Score all images, a bounded number at a time."""
-    labels = _labels("background", background)
+    labels = whole_numbers("background", background)
     reference = predicted[0] if isinstance(predicted, list | tuple) and len(predicted) else predicted
     parts: list[tuple[Any, Array]] = []
     for found in overlaps(true, predicted, ignore, negative=negative):
@@ -220,16 +222,6 @@ def _each(
     for rows, values in parts:
         scores[rows] = values
     return like(scores, reference)
-
-
-def _labels(name: str, labels: Sequence[int]) -> tuple[int, ...]:
-    try:
-        found = tuple(int(label) for label in labels)
-        if all(label == given for label, given in zip(found, labels, strict=True)):
-            return found
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"{name}: expected a sequence of whole numbers, as in (0,), got {labels!r}.")
 
 
 def _among(names: Array, labels: Sequence[int]) -> Array:

@@ -321,6 +321,19 @@ def test_boxes_of_labels_score_one_against_themselves(scenes):
         (lambda: boxes_of_masks(np.ones((1, 1, 0, 2), bool)), "expected pixels"),
         (lambda: boxes_of_labels(np.ones((1, 2, 2))), "labels: expected signed integers"),
         (lambda: boxes_of_labels(np.full((1, 2, 2), 7), num_labels=3), "labels below 3, got 7"),
+        (lambda: boxes_of_labels(np.full((1, 2, 2), 10**12)), "number each image's labels anew"),
+        (
+            lambda: boxes_of_labels(np.full((1, 2, 2), 7), background=0),
+            "background: expected a sequence of whole",
+        ),
+        (
+            lambda: boxes_of_labels(np.full((1, 2, 2), 7), num_labels=8.5),
+            "num_labels: expected a whole number",
+        ),
+        (
+            lambda: boxes_of_masks(np.ma.masked_all((1, 1, 2, 2), bool)),
+            "masks: expected a plain array, got a mask",
+        ),
     ],
 )
 def test_what_is_no_segmentation_has_no_boxes(call, says):

@@ -302,3 +302,30 @@ def test_scaling_and_shifting_a_metric_scales_the_differences(seed, scale, shift
     )
     for end in ("mean", "low", "high"):
         assert getattr(other, end) == pytest.approx(scale * getattr(plain, end), abs=1e-9)
+
+
+def test_the_legend_says_that_runs_skipped_different_images(pair):
+    a, b = pair
+    some = np.where(np.arange(N) < 20, np.nan, b)
+    comparison = compare([recorded("a", {"m": a, "k": a}), recorded("b", {"m": some, "k": b})])
+    assert any(line.startswith("Runs skip different images (m):") for line in legend(comparison, "*"))
+    both = compare([recorded("a", {"m": np.where(np.isnan(some), some, a)}), recorded("b", {"m": some})])
+    assert not any("skip different" in line for line in legend(both, "*"))
+
+
+def test_as_many_images_but_others_are_different_images_too(pair):
+    a, b = pair
+    first, last = np.arange(N) < 20, np.arange(N) >= N - 20
+    comparison = compare(
+        [recorded("a", {"m": np.where(first, np.nan, a)}), recorded("b", {"m": np.where(last, np.nan, b)})]
+    )
+    assert any("skip different" in line for line in legend(comparison, "*"))
+
+
+def test_runs_without_a_common_metric_have_no_table_of_differences(pair):
+    a, b = pair
+    comparison = compare([recorded("a", {"m": a}), recorded("b", {"k": b})])
+    assert any(line.startswith("No run has a metric in common with a") for line in legend(comparison, "*"))
+    assert "| difference |" not in to_markdown(comparison)
+    assert to_latex(comparison).count("tabular") == 2
+    assert "no differences" not in to_markdown(compare([recorded("a", {"m": a}), recorded("b", {"m": b})]))

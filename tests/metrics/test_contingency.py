@@ -130,6 +130,22 @@ def test_labels_are_numbered_anew_image_by_image(rng):
 
 
 @pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([[1]], "labels: expected an array, got list"),
+        (np.ones((1, 2, 2)), "labels: expected whole numbers"),
+        (np.ones((0, 2, 2), int), "at least one image and one pixel"),
+        (np.ones((2, 0, 2), int), "at least one image and one pixel"),
+        (np.ones(2, int), r"got int64 \[2\]"),
+        (np.full((1, 2, 2), 2**64 - 1, np.uint64), "expected labels below 2"),
+    ],
+)
+def test_what_is_no_label_map_is_not_numbered_anew(labels, says):
+    with pytest.raises(ValueError, match=says):
+        compact_labels(labels)
+
+
+@pytest.mark.parametrize(
     ("true", "options", "says"),
     [
         (np.full((2, 3, 3), 10**6), {}, "too large; number each image's labels anew"),

@@ -180,3 +180,44 @@ def test_lists_are_told_what_is_wrong_with_which():
 def test_maps_that_do_not_fit_each_other_are_refused(predicted, ignore, says):
     with pytest.raises(ValueError, match=says):
         adjusted_rand_index(MAP, predicted, ignore=ignore)
+
+
+SOFT = np.full((1, 2, 3, 3), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: labels_of_soft_masks(SOFT, threshold="x"),
+            r"threshold: expected a number in \[0, 1\), got 'x'",
+        ),
+        (lambda: labels_of_soft_masks(SOFT, axis=1.0), r"axis: expected one of the axes 1\.\.3 .*got 1\.0"),
+        (lambda: labels_of_one_hot(SOFT, axis=None), "axis: .*got None"),
+        (lambda: labels_of_one_hot(SOFT, axis=True), "axis: .*got True"),
+        (
+            lambda: label_maps(MAP, num_labels="3"),
+            "num_labels: expected a whole number of 1 or more, got '3'",
+        ),
+        (lambda: label_maps(MAP, num_labels=2.5), "num_labels: .*got 2.5"),
+        (lambda: label_maps(np.ma.masked_equal(MAP, 1)), "labels: expected a plain array, got a masked one"),
+        (lambda: labels_of_soft_masks(np.ma.masked_less(SOFT, 1)), "masks: expected a plain array"),
+        (
+            lambda: labels_of_soft_masks(torch.tensor(SOFT).to(torch.complex64)),
+            "expected floats, got torch.comp",
+        ),
+        (
+            lambda: labels_of_soft_masks(torch.tensor(SOFT).to(torch.float8_e4m3fn)),
+            "expected floats, got torch.f",
+        ),
+    ],
+)
+def test_arguments_of_other_types_are_refused_in_a_sentence(call, says):
+    with pytest.raises(ValueError, match=says):
+        call()
+
+
+def test_masks_that_carry_gradients_are_taken_without_a_warning():
+    masks = torch.tensor(SOFT, requires_grad=True)
+    assert not labels_of_soft_masks(masks, threshold=0.6).requires_grad
+    assert labels_of_one_hot(torch.eye(3, requires_grad=True).reshape(1, 3, 1, 3)).tolist() == [[[0, 1, 2]]]

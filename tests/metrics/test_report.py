@@ -207,6 +207,9 @@ def test_a_missing_folder_is_a_usage_error(result, tmp_path):
         (math.nan, math.nan, "–"),
         (-0.31, 0.1, "−0.31 ± 0.10"),
         (-0.4112117157426, 9.6e-22, "−0.4112 ± 0"),
+        (2.7e-12, 1.62e-12, "(2.7 ± 1.6)e−12"),
+        (-0.00123456, 1.1e-7, "(−1.23456 ± 0.00011)e−3"),
+        (1.4e-9, 3.2e-7, "(0.0 ± 3.2)e−7"),
     ],
 )
 def test_a_mean_is_rounded_by_its_standard_error(mean, stderr, text):

@@ -169,3 +169,10 @@ def test_without_processes_gathering_copies():
     copy = mean.gather()
     copy.update(np.array([100.0]))
     assert mean.summary()["mean"] == 2
+
+
+def test_a_mean_shows_its_figure():
+    mean = Mean()
+    assert repr(mean) == "Mean(nan ± nan, n=0, skipped=0)"
+    mean.update(np.array([0.5, 0.75, np.nan]))
+    assert repr(mean) == "Mean(0.625 ± 0.12, n=2, skipped=1)"

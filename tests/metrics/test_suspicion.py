@@ -50,6 +50,7 @@ def test_the_share_must_be_above_the_threshold():
         (np.zeros(3), {}, "expected whole numbers, got float64"),
         ([0, 1], {}, "got list"),
         (np.array([0]), {"threshold": 2}, "share of 0 to 1"),
+        (np.zeros((1, 2, 2), int), {"background": 0}, "background: expected a sequence of whole numbers"),
     ],
 )
 def test_what_is_no_truth_is_refused(truth, options, says):
