@@ -9,7 +9,7 @@ import click
 from cli.console import emit_json, emit_table
 from cli.options import json_option
 
-KINDS = ("generators", "presets", "sets", "models", "metrics")
+KINDS = ("generators", "presets", "sets", "models", "model-presets", "metrics")
 SETTINGS = "settings"
 _HOLDOUT = "holdout"
 
@@ -56,6 +56,14 @@ def _rows(kind: str) -> dict[str, str]:
         return {name: each.about for name, each in PUBLIC_SETS.items()}
     from multiobj_data.plugins import names
 
+    if kind == "model-presets":
+        from reference_models.presets import model_presets
+
+        return {
+            f"{model} {name}": preset.about
+            for model in names("models")
+            for name, preset in model_presets(model).items()
+        }
     rows = names(kind)
     if kind == "metrics":
         from metrics import METRICS

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -53,6 +55,9 @@ from multiobj_data.errors import MobjError, UsageError
 )
 @device_option
 @click.option(
+    "--preset", metavar="NAME", help="Settings of a paper or its code; `mobj ls model-presets` lists them."
+)
+@click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the model (repeatable)."
 )
 @click.option(
@@ -78,6 +83,7 @@ from multiobj_data.errors import MobjError, UsageError
     metavar="N",
     help="Steps between checkpoints.",
 )
+@click.option("--together", is_flag=True, help="Train all seeds in one process, step by step at once.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="T", help="CPU threads.  [default: all cores]")
 @click.option("--resume", is_flag=True, help="Go on where the runs in --out stopped.")
 @json_option
@@ -95,22 +101,21 @@ def train_command(model: str, **options: Any) -> None:
 
     start_logging()
     seeds = parse_seeds(options["seeds"])
-    settings = parse_assignments(options["settings"])
+    settings = _settings(model, options["preset"], parse_assignments(options["settings"]))
     source = open_dataset(options["data"], "train")
     validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
     _set_threads(options["threads"])
     out = options["out"] or f"runs/{model.replace(':', '-')}"
     results: dict[int, Any] = {}
     failed: dict[int, str] = {}
+    train_all = _train_together if options["together"] and len(seeds) > 1 else _train_in_turn
     with resumable(same_command("--resume"), sigterm=False):  # `train` ends the step and saves first
-        for seed in seeds:
-            try:
-                results[seed] = _train_one(model, source, validation, out, seed, settings, options)
-            except MobjError as error:
-                if len(seeds) == 1 or (isinstance(error, UsageError) and seed == seeds[0]):
-                    raise  # there are no others, or they would be refused as well
-                failed[seed] = str(error)
-                say(f"seed {seed} failed: {error}")
+        for seed, outcome in train_all(model, source, validation, out, seeds, settings, options):
+            if isinstance(outcome, MobjError):
+                failed[seed] = str(outcome)
+                say(f"seed {seed} failed: {outcome}")
+            else:
+                results[seed] = outcome
     _print_results(
         model, results, failed, None if validation is None else validation.split, options["as_json"]
     )
@@ -139,40 +144,99 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _train_one(
-    model: str, source: Any, validation: Any, out: str, seed: int, settings: Any, options: Any
-) -> Any:
-    from reference_models.training import Progress, train
+def _settings(model: str, preset: str | None, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the preset's settings with those of ``--set`` over them."""
+    if preset is None:
+        return dict(given)
+    from reference_models.presets import preset_settings
 
-    with progress(f"{model} seed {seed}", options["steps"], "steps") as advance:
-        done = 0
+    return {**preset_settings(model, preset), **given}
 
-        def show(state: Progress) -> None:
-            nonlocal done
-            note = None if state.record is None else _note(state.record)
-            advance(state.step - done, note)
-            done = state.step
-            if state.warning:
-                say(f"WARNING: seed {seed}: {state.warning}")
 
-        result = train(
+def _train_in_turn(
+    model: str, source: Any, validation: Any, out: str, seeds: list[int], settings: Any, options: Any
+) -> Iterator[tuple[int, Any]]:
+    """Yield each seed with its result, or with the error that ended it."""
+    from reference_models.training import train
+
+    for seed in seeds:
+        try:
+            with _progress_of(f"{model} seed {seed}", options["steps"]) as show:
+                result = train(
+                    model,
+                    source,
+                    out,
+                    seed=seed,
+                    config=settings,
+                    validation=validation,
+                    on_progress=partial(show, seed),
+                    **_loop(options),
+                )
+            _say_if_nothing_was_done(result, show.done)
+            yield seed, result
+        except MobjError as error:
+            if len(seeds) == 1 or (isinstance(error, UsageError) and seed == seeds[0]):
+                raise  # there are no others, or they would be refused as well
+            yield seed, error
+
+
+def _train_together(
+    model: str, source: Any, validation: Any, out: str, seeds: list[int], settings: Any, options: Any
+) -> Iterator[tuple[int, Any]]:
+    """Yield each seed with its result, or with the error that ended it, after all have been trained."""
+    from reference_models.together import train_together
+
+    with _progress_of(f"{model}, {len(seeds)} seeds", options["steps"] * len(seeds)) as show:
+        outcomes = train_together(
             model,
             source,
             out,
-            seed=seed,
-            steps=options["steps"],
-            batch_size=options["batch_size"],
-            device=options["device"],
+            seeds=seeds,
             config=settings,
             validation=validation,
-            resume=options["resume"],
-            checkpoint_every=options["checkpoint_every"],
-            evaluate_every=options["evaluate_every"],
             on_progress=show,
+            **_loop(options),
         )
-    if done == 0:
-        say(f"seed {seed}: nothing to do, {result.steps:,} steps are done; ask for more with --steps.")
-    return result
+    for outcome in outcomes.values():
+        if not isinstance(outcome, MobjError):
+            _say_if_nothing_was_done(outcome, show.done)
+    yield from outcomes.items()
+
+
+def _loop(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that the training loop takes as they are."""
+    names = ("steps", "batch_size", "device", "resume", "checkpoint_every", "evaluate_every")
+    return {name: options[name] for name in names}
+
+
+@contextmanager
+def _progress_of(label: str, steps: int) -> Iterator[_Show]:
+    with progress(label, steps, "steps") as advance:
+        yield _Show(advance)
+
+
+class _Show:
+    """Shows the progress of some seeds in one bar.
+
+    Attributes:
+        done: Seed -> the step that it is at.
+    """
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self._advance = advance
+        self.done: dict[int, int] = {}
+
+    def __call__(self, seed: int, state: Any) -> None:
+        note = None if state.record is None else _note(state.record)
+        self._advance(state.step - self.done.get(seed, 0), note)
+        self.done[seed] = state.step
+        if state.warning:
+            say(f"WARNING: seed {seed}: {state.warning}")
+
+
+def _say_if_nothing_was_done(result: Any, done: Mapping[int, int]) -> None:
+    if result.seed not in done:
+        say(f"seed {result.seed}: nothing to do, {result.steps:,} steps are done; ask for more with --steps.")
 
 
 def _note(record: dict[str, Any]) -> str:

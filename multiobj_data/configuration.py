@@ -93,8 +93,8 @@ def _read(value: Any, kind: Any) -> Any:
         if value in typing.get_args(kind):
             return value
     elif origin is tuple:
-        parts = json.loads(f"[{value.strip('()[]')}]") if isinstance(value, str) else list(value)
         kinds = typing.get_args(kind)
+        parts = _parts(value, of_texts=kinds[0] is str) if isinstance(value, str) else list(value)
         kinds = kinds[:1] * len(parts) if kinds[1:] == (...,) else kinds
         if len(kinds) == len(parts):
             return tuple(_read(part, k) for part, k in zip(parts, kinds, strict=True))
@@ -117,6 +117,15 @@ def _read(value: Any, kind: Any) -> Any:
     elif kind is str and isinstance(value, str):
         return value
     raise ValueError
+
+
+def _parts(text: str, *, of_texts: bool) -> list[Any]:
+    """Return what stands between the commas."""
+    inner = text.strip("()[]")
+    if of_texts:
+        return [part.strip() for part in inner.split(",") if part.strip()]
+    parts: list[Any] = json.loads(f"[{inner}]")
+    return parts
 
 
 def _describe(hint: Any, default: Any) -> str:

@@ -26,8 +26,18 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "towers": "multiobj_data.generators.towers:Towers",
         "rooms": "multiobj_data.generators.rooms:Rooms",
     },
-    "models": {"air": "reference_models.air:AIR"},
+    "models": {
+        "air": "reference_models.air:AIR",
+        "air-pprior": "reference_models.air_pprior:AIRpPrior",
+        "air-asr": "reference_models.air_asr:AIRASR",
+    },
     "metrics": {},
+    "constraints": {
+        "overlap": "reference_models.parts.constraints:overlap",
+        "inside": "reference_models.parts.constraints:inside",
+        "size": "reference_models.parts.constraints:size",
+        "same-size": "reference_models.parts.constraints:same_size",
+    },
 }
 """Kind -> id -> ``module:attribute``. The entry-point groups are ``mobj.`` + kind."""
 

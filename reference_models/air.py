@@ -1,65 +1,37 @@
-"""AIR: Attend, Infer, Repeat (Eslami et al., NeurIPS 2016), with the number of objects enumerated.
+"""AIR: Attend, Infer, Repeat (Eslami et al., NeurIPS 2016), and what AIR-pPrior and AIR-ASR make of it.
 
 An image is N objects on black. An object is *where* it is (scale and position of a square window) and *what*
 it looks like (a code that a decoder turns into the window's content). A recurrent network finds one object
 a step and decides before each whether there is one more.
 
-The ELBO's expectation over that decision is taken exactly: all K steps are unrolled as if every object were
-there, and the K + 1 possible counts are weighted by their posterior probability (`parts.counts`). What is
-left to sample is continuous and reparameterised, so that the gradient is that of a plain autoencoder.
+All K steps are unrolled as if every object were there; how many really are is left to an estimator
+(`parts.estimators`). The default takes the expectation over the K + 1 possible counts exactly, so that what
+is left to sample is continuous and reparameterised, and the gradient is that of a plain autoencoder.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, kl_divergence
-from torch.nn.functional import mse_loss
+from torch.distributions import Categorical, Independent
 
-from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
-from reference_models.base import ImageShape, Loss, ModelConfig, SceneModel, noise_of
-from reference_models.parts.counts import at_least, geometric_prior, presence_of, stick_breaking
-from reference_models.parts.nets import kl_to_standard_normal, mlp, normal_from, output_layer, reparameterise
+from reference_models.air_settings import AIRConfig
+from reference_models.base import ImageShape, Loss, SceneModel, noise_of
+from reference_models.parts.answers import share_pixels, tight_boxes
+from reference_models.parts.baselines import shifted
+from reference_models.parts.constraints import Layout, number_terms
+from reference_models.parts.counts import presence_of, stick_breaking
+from reference_models.parts.estimators import Enumeration
+from reference_models.parts.evidence import Evidence, Latent
+from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise
+from reference_models.parts.placing import WHERE
+from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.windows import Windows
-
-WHERE = 3  # z_where: log scale, x, y
-
-
-@dataclass(frozen=True, kw_only=True)
-class AIRConfig(ModelConfig):
-    """Settings of `AIR`. "Pyro" is the AIR example of that library, which reaches 98 % with these sizes."""
-
-    max_objects: int = 3  # Pyro
-    estimator: Literal["enumerate"] = "enumerate"  # ours: exact over N; the paper samples N (score function)
-    count_ratio: float = 1e-4  # ours: with Pyro's 0.01 some seeds keep drawing an empty first window
-    object_scale: float = 1 / 3  # Pyro: inverse scale 3; median window side over canvas side
-    object_scale_sd: float = 0.2  # ours: of the log scale; at 0.1, large digits are taken for two
-    position_sd: float = 0.5  # ours: of the centre; the canvas reaches from -1 to 1
-    what_size: int = 50  # Pyro
-    window_size: int = 28  # Pyro: the size of an MNIST digit
-    likelihood_sd: float = 0.3  # Pyro
-    lstm_size: int = 256  # Pyro
-    hidden_size: int = 200  # Pyro: of encoder, decoder and step predictor
-    decoder_bias: float = -2.0  # Pyro: a bright first canvas makes "no object" the best answer for good
-    presence_bias: float = 2.0  # ours: begin with every object there, so that decoder and windows learn
-    where_raw_sd: float = -2.0  # ours: softplus gives 0.13; wide windows blur the first objects away
-    mask_level: float = 0.1  # ours: the grey above which a pixel is an object's agrees best with the digits
-    learning_rate: float = 1e-3  # ours: twice as fast as 5e-4 and no less safe; Pyro has 1e-4
-    half_life: float = 2000.0  # ours: at a constant rate, touching digits are more and more often merged
-    gradient_clip: float = 100.0  # ours: norms are some hundred (sums over pixels); Adam forgives the scale
-
-    def __post_init__(self) -> None:
-        numbers = {name: value for name, value in vars(self).items() if not isinstance(value, str)}
-        signed = ("decoder_bias", "presence_bias", "where_raw_sd")
-        for name, value in numbers.items():
-            if not math.isfinite(value) or (name not in signed and value <= 0):
-                raise UsageError(f"air: {name} must be a positive number, got {value}.")
 
 
 class State(NamedTuple):
@@ -73,7 +45,7 @@ class State(NamedTuple):
 class Found(NamedTuple):
     """What one step of inference says about its object."""
 
-    presence_logit: Tensor  # [B]
+    decision: Tensor  # [B], logit of "there is one more"
     where: Tensor  # [B, 6], parameters of q(z_where)
     what: Tensor  # [B, 2 what_size], parameters of q(z_what)
 
@@ -82,18 +54,29 @@ class Found(NamedTuple):
 class Posterior:
     """q(N, z | x), with one sample of z; objects in the order in which they were found."""
 
-    count: Categorical  # N = 0..K, batch [B]
+    decisions: Tensor  # [B, K], logits
     where: Independent  # [B, K, 3]
     what: Independent  # [B, K, what_size]
-    z_where: Tensor  # [B, K, 3]
-    z_what: Tensor  # [B, K, what_size]
+    z: Tensor  # [B, K, 3 + what_size]
+
+    @property
+    def count(self) -> Categorical:
+        """q(N | x), N = 0..K, batch ``[B]``."""
+        return stick_breaking(self.decisions)
+
+
+class Noise(NamedTuple):
+    """All that a training step draws."""
+
+    z: Tensor  # [B * particles, K, 3 + what_size], standard normal
+    uniform: Tensor | None  # [B * particles, K] in [0, 1), for estimators that sample N
 
 
 class AIR(SceneModel):
     """Attend, Infer, Repeat.
 
-    Differs from the paper: N is enumerated instead of sampled; z_where is a standard normal that is mapped
-    to a log-normal scale and a normal position, so that no window can have a negative side.
+    Differs from the paper: N is enumerated unless another estimator is chosen; z_where is a standard normal
+    that is mapped to a positive scale and a position, so that no window can have a negative side.
 
     Args:
         config: Settings.
@@ -107,25 +90,28 @@ class AIR(SceneModel):
         super().__init__(config, image_shape)
         height, width, channels = image_shape
         c = config
-        latents = WHERE + c.what_size
-        pixels = channels * c.window_size**2
-        # The LSTM's weights in two: the image is the same in every step, its share is computed once.
-        self.read_image = nn.Linear(height * width * channels, 4 * c.lstm_size)
-        self.read_state = nn.Linear(c.lstm_size + latents, 4 * c.lstm_size, bias=False)
+        self.latents = WHERE + c.what_size
+        pixels, window = height * width * channels, channels * c.window_size**2
+        activation = {"relu": nn.ReLU, "softplus": nn.Softplus}[c.activation]
+        self.lstm = SharedInputLSTM(pixels, self.latents, c.lstm_size)
         self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * WHERE)
-        self.encode = mlp(pixels, [c.hidden_size], 2 * c.what_size)
-        self.decode = mlp(c.what_size, [c.hidden_size], pixels)
-        self.first = nn.Parameter(torch.zeros(2 * c.lstm_size + latents))
+        self.encode = mlp(window, c.code_layers, 2 * c.what_size, activation)
+        self.decode = mlp(c.what_size, c.code_layers[::-1], window, activation)
+        self.first = nn.Parameter(torch.zeros(2 * c.lstm_size + self.latents))
+        self.prior = c.build_prior(self.latents)
+        self.decision_prior = c.build_decision_prior()
+        self.baseline = c.build_baseline(pixels, self.latents)
+        self.estimator = c.build_estimator()
+        self.placing, self.likelihood, self.penalties = (
+            c.build_placing(),
+            c.build_likelihood(),
+            c.build_penalties(),
+        )
         self._initialise()
 
     def _initialise(self) -> None:
         c = self.config
-        bound = c.lstm_size**-0.5
         with torch.no_grad():
-            for layer in (self.read_image, self.read_state):
-                nn.init.uniform_(layer.weight, -bound, bound)
-            self.read_image.bias.zero_()
-            self.read_image.bias[c.lstm_size : 2 * c.lstm_size] = 1.0  # remember at first
             find, decode = output_layer(self.find), output_layer(self.decode)
             find.weight.mul_(0.1)  # begin at the prior: centred windows of the usual size
             find.bias.zero_()
@@ -140,66 +126,72 @@ class AIR(SceneModel):
 
         Args:
             images: Float ``[B, C, H, W]`` in [0, 1].
-            noise: Standard normal ``[B, K, 3 + what_size]``; zeros give the posterior means.
+            noise: Standard normal ``[B * particles, K, 3 + what_size]``, image by image; zeros give the means.
         """
-        image_gates = self.read_image(images.flatten(1))  # [B, 4 lstm_size]
-        sizes = [self.config.lstm_size, self.config.lstm_size, noise.shape[-1]]
-        state = State(*self.first[None].split(sizes, dim=-1))  # [1, ...]: the same for every image
-        steps = []
-        zs = []
+        particles = len(noise) // len(images)
+        gates = _repeat(self.lstm.gates(images.flatten(1)), particles)  # [B, 4 lstm_size]
+        images = _repeat(images, particles)
+        size = self.config.lstm_size
+        state = State(*self.first[None].split([size, size, self.latents], dim=-1))  # [1, ...]: for all alike
+        steps, zs = [], []
         for step_noise in noise.unbind(1):
-            state, found = self.step(state, images, image_gates, step_noise)
+            state, found = self.step(state, images, gates, step_noise)
             steps.append(found)
             zs.append(state.z)
-        found = Found(*(torch.stack(values, dim=1) for values in zip(*steps, strict=True)))  # [B, K, ...]
-        z_where, z_what = torch.stack(zs, dim=1).split([WHERE, self.config.what_size], dim=-1)
-        return Posterior(
-            count=stick_breaking(found.presence_logit),
-            where=normal_from(found.where),
-            what=normal_from(found.what),
-            z_where=z_where,
-            z_what=z_what,
-        )
+        decisions, where, what = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
+        return Posterior(decisions, normal_from(where), normal_from(what), torch.stack(zs, dim=1))
 
-    def step(self, state: State, images: Tensor, image_gates: Tensor, noise: Tensor) -> tuple[State, Found]:
+    def step(self, state: State, images: Tensor, gates: Tensor, noise: Tensor) -> tuple[State, Found]:
         """Find one more object, as if there were one."""
-        gates = image_gates + self.read_state(torch.cat([state.hidden, state.z], dim=-1))
-        hidden, cell = lstm(gates, state.cell)
-        presence_logit, where = self.find(hidden).split([1, 2 * WHERE], dim=-1)
+        hidden, cell = self.lstm.step(gates, state.z, (state.hidden, state.cell))
+        decision, where = self.find(hidden).split([1, 2 * WHERE], dim=-1)
         noise_where, noise_what = noise.split([WHERE, self.config.what_size], dim=-1)
         z_where = reparameterise(where, noise_where)
         glimpse = self.windows(z_where).crop(images, self.config.window_size)  # [B, C, S, S]
         what = self.encode(glimpse.flatten(1))
         z_what = reparameterise(what, noise_what)
         z = torch.cat([z_where, z_what], dim=-1)
-        return State(hidden, cell, z), Found(presence_logit.squeeze(-1), where, what)
+        return State(hidden, cell, z), Found(decision.squeeze(-1), where, what)
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z_where ``[..., 3]`` and z_what ``[..., what_size]`` of ``z``."""
+        z_where, z_what = z.split([WHERE, self.config.what_size], dim=-1)
+        return z_where, z_what
 
     def windows(self, z_where: Tensor) -> Windows:
         """Return the windows of ``z_where [..., 3]``."""
-        c = self.config
         height, width, _ = self.image_shape
-        scale, x, y = z_where.unbind(-1)
-        return Windows(
-            x=x * (c.position_sd * width / 2) + width / 2,
-            y=y * (c.position_sd * height / 2) + height / 2,
-            side=torch.exp(c.object_scale_sd * scale) * (c.object_scale * min(height, width)),
-        )
+        return self.placing.windows(z_where, height, width)
 
     def z_where_of(self, windows: Windows) -> Tensor:
         """Return the ``z_where [..., 3]`` of windows; the inverse of `windows`."""
-        c = self.config
         height, width, _ = self.image_shape
-        scale = torch.log(windows.side / (c.object_scale * min(height, width))) / c.object_scale_sd
-        x = (windows.x / (width / 2) - 1) / c.position_sd
-        y = (windows.y / (height / 2) - 1) / c.position_sd
-        return torch.stack([scale, x, y], dim=-1)
+        return self.placing.z_where(windows, height, width)
 
     # --- generation -----------------------------------------------------------------------------------
 
+    def priors(self, z: Tensor) -> tuple[Tensor, Independent | None]:
+        """Return what to expect of each object given those before it.
+
+        Args:
+            z: ``[B, K, 3 + what_size]``.
+
+        Returns:
+            Logits of the decisions, ``[B or 1, K]``, and p(z_where), ``None`` for the standard normal.
+        """
+        read = None if self.prior is None else self.prior(z)
+        where = None if read is None else read[1]
+        if self.decision_prior is not None:
+            return self.decision_prior[None], where
+        if read is not None and self.config.count_prior == "autoregressive":
+            return read[0], where
+        step = self.training_step if self.training else float("inf")
+        return self.config.decision_prior_at(step).to(z)[None], where
+
     def prior_count(self, like: Tensor) -> Categorical:
-        """Return p(N) with the type and device of ``like``."""
-        prior = geometric_prior(self.config.max_objects, self.config.count_ratio)
-        return Categorical(logits=prior.logits.to(like), validate_args=False)
+        """Return p(N) before anything is known of the objects, with the type and device of ``like``."""
+        decisions, _ = self.priors(like.new_zeros(1, self.config.max_objects, self.latents))
+        return stick_breaking(decisions[0])
 
     def render(self, z_where: Tensor, z_what: Tensor) -> Tensor:
         """Draw each object alone on a canvas: ``[B, K, C, H, W]``."""
@@ -215,29 +207,58 @@ class AIR(SceneModel):
             n: How many.
             generator: Where the randomness comes from.
             count: Whole numbers ``[n]``, how many objects each image has; drawn from p(N) if not given
-                (nearly always 0 with the default prior, which is a penalty rather than a belief).
+                (nearly always 0 with a geometric prior, which is a penalty rather than a belief).
 
         Returns:
             float ``[n, H, W, C]`` in [0, 1].
         """
-        k = self.config.max_objects
-        if count is None:
-            weights = geometric_prior(k, self.config.count_ratio).probs.to(generator.device)
-            count = torch.multinomial(weights, n, replacement=True, generator=generator)
+        z, drawn = self.sample_objects(n, generator)
         with torch.no_grad():
-            noise = self._noise(n, generator)
-            objects = self.render(*noise.split([WHERE, self.config.what_size], dim=-1))
-            canvas = (objects * self._first(count.to(self.device))).sum(1).clamp(0, 1)
+            objects = self.render(*self.split(z))
+            canvas = self._first(objects, drawn if count is None else count).sum(1).clamp(0, 1)
         return canvas.movedim(1, -1)
+
+    @torch.no_grad()
+    def sample_objects(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw objects and their number from the prior.
+
+        Returns:
+            z, ``[n, K, 3 + what_size]``, of as many objects as there may be, and N, int64 ``[n]``.
+        """
+        uniform = self._uniform(n, generator)
+        z = self._noise(n, generator)
+        k = self.config.max_objects
+        for t in range(k):  # objects before t are final
+            _, where = self.priors(z)
+            if where is not None:
+                loc, scale = where.base_dist.loc[:, t], where.base_dist.scale[:, t]
+                z[:, t, :WHERE] = loc + scale * z[:, t, :WHERE]
+        go = uniform < torch.sigmoid(self.priors(z)[0])  # [n, K]
+        return z, go.long().cumprod(-1).sum(-1)
 
     # --- learning and answering -----------------------------------------------------------------------
 
-    def loss(self, images: Tensor, generator: torch.Generator) -> Loss:
-        """Return the negative ELBO of uint8 ``images [B, H, W, C]`` in nats, term by term."""
-        return self.negative_elbo(self.as_float(images), self._noise(len(images), generator))
+    def draw(self, n: int, generator: torch.Generator) -> Noise:
+        """Draw the noise of one training step on ``n`` images."""
+        rows = n * self.estimator.particles
+        z = self._noise(rows, generator)
+        return Noise(z, self._uniform(rows, generator) if self.estimator.samples else None)
+
+    def objective(self, images: Tensor, noise: Noise) -> Loss:
+        """Return the estimated negative ELBO in nats, term by term, and the penalties.
+
+        Args:
+            images: Float ``[B, C, H, W]`` in [0, 1].
+            noise: See `Noise`.
+        """
+        q = self.infer(images, noise.z)
+        terms, exists = self.estimator(self.evidence(images, q), noise.uniform)
+        unit = {} if self.baseline is None else {"baseline": self.baseline.typical**-2}  # no nats squared
+        loss = Loss(terms, unit)
+        return loss + self.penalty(q, exists) if self.has_penalties else loss
 
     def negative_elbo(self, images: Tensor, noise: Tensor) -> Loss:
-        """Return the negative ELBO, exact over N and with one sample of z.
+        """Return the negative ELBO, exact over N and with one sample of z, whatever the model is trained with.
 
         ``ELBO = sum_n q(n) log p(x | n, z) - KL(q(N) || p(N)) - sum_t P(N >= t) KL_t``: object t costs its
         KL only where it exists. Each KL is analytic.
@@ -246,77 +267,130 @@ class AIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 3 + what_size]``.
         """
-        q = self.infer(images, noise)
-        objects = self.render(q.z_where, q.z_what)
-        log_likelihood = self.log_likelihoods(images, objects)  # [B, K + 1]
-        exists = at_least(q.count)  # [B, K]
-        return Loss(
-            {
-                "negative_log_likelihood": -(q.count.probs * log_likelihood).sum(-1),
-                "kl_count": kl_divergence(q.count, self.prior_count(exists)),
-                "kl_where": (exists * kl_to_standard_normal(q.where)).sum(-1),
-                "kl_what": (exists * kl_to_standard_normal(q.what)).sum(-1),
-            }
+        return Loss(Enumeration()(self.evidence(images, self.infer(images, noise))).terms)
+
+    def evidence(self, images: Tensor, q: Posterior) -> Evidence:
+        """Return what q says about float ``images [B, C, H, W]``, which may have several particles each."""
+        z_where, z_what = self.split(q.z)
+        image = _repeat(images, len(q.z) // len(images)).flatten(1)  # [B, P]
+        objects = self.render(z_where, z_what).flatten(2)  # [B, K, P]
+        decisions, where = self.priors(q.z)
+        return Evidence(
+            decisions=q.decisions,
+            prior=decisions,
+            latents={"where": Latent(q.where, z_where, where), "what": Latent(q.what, z_what)},
+            log_likelihood=self.log_likelihoods(image, objects),
+            relaxed=lambda presence: self.likelihood((presence[..., None] * objects).sum(1), image),
+            baseline=self._expected_cost(image, q),
         )
 
-    def log_likelihoods(self, images: Tensor, objects: Tensor) -> Tensor:
-        """Return log p(x | the first n objects) for n = 0..K in nats (a density): ``[B, K + 1]``.
+    def log_likelihoods(self, image: Tensor, objects: Tensor) -> Tensor:
+        """Return log p(x | the first n objects) for n = 0..K in nats: ``[B, K + 1]``.
 
         Args:
-            images: ``[B, C, H, W]``.
-            objects: ``[B, K, C, H, W]``, each alone on its canvas.
+            image: ``[B, P]``.
+            objects: ``[B, K, P]``, each alone on its canvas.
         """
-        sd = self.config.likelihood_sd
-        image = images.flatten(1)  # [B, P]
-        canvases = list(accumulate(objects.flatten(2).unbind(1), initial=torch.zeros_like(image)))
-        errors = [mse_loss(canvas, image, reduction="none").sum(-1) for canvas in canvases]
-        constant = image.shape[-1] * math.log(sd * math.sqrt(2 * math.pi))
-        return torch.stack(errors, dim=-1) * (-0.5 / sd**2) - constant
+        canvases = accumulate(objects.unbind(1), initial=torch.zeros_like(image))
+        return torch.stack([self.likelihood(canvas, image) for canvas in canvases], dim=-1)
+
+    def _expected_cost(self, image: Tensor, q: Posterior) -> Tensor | None:
+        if self.baseline is None:
+            return None
+        expected: Tensor = self.baseline(image, shifted(q.z, self.first[-self.latents :]))
+        return expected
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether anything but the ELBO is asked for."""
+        return bool(self.penalties or self.config.allowed_counts)
+
+    def penalty(self, q: Posterior, exists: Tensor) -> Loss:
+        """Return the structural regularisers (Xu et al. 2019, eq. 6): what q does against what is known.
+
+        Args:
+            q: Of B rows.
+            exists: How far each object exists, ``[B, K]``.
+        """
+        c = self.config
+        height, width, _ = self.image_shape
+        layout = Layout(
+            self.windows(q.z[..., :WHERE]), exists, (height, width), c.size_range, c.size_tolerance
+        )
+        terms = {name: constraint(layout).relu() for name, (constraint, _) in self.penalties.items()}
+        weights = {name: weight for name, (_, weight) in self.penalties.items()}
+        if c.allowed_counts:
+            terms["number"], margin = number_terms(q.decisions, c.allowed_counts, c.number_form)
+            terms["number_margin"] = margin.expand(len(q.z))
+            weights |= {"number": c.number_weight, "number_margin": c.margin_weight}
+        return Loss(
+            {name: _per_image(term, self.estimator.particles) for name, term in terms.items()}, weights
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return all parameters; a baseline's apart, which learns at its own rate and is clipped by itself."""
+        if self.baseline is None:
+            return super().parameter_groups()
+        own = set(map(id, self.baseline.parameters()))
+        others = [p for p in self.parameters() if id(p) not in own]
+        return [
+            {"params": others, "lr": self.config.learning_rate},
+            {"params": list(self.baseline.parameters()), "lr": self.config.baseline_learning_rate},
+        ]
 
     def predict_batch(self, images: Tensor) -> Prediction:
         """Answer from the posterior means; the ELBO is that of one sample, keyed by the image."""
         x = self.as_float(images)
-        shape = (self.config.max_objects, WHERE + self.config.what_size)
-        noise = noise_of(images, shape, like=x)
+        noise = noise_of(images, (self.config.max_objects, self.latents), like=x)
         q = self.infer(x, torch.zeros_like(noise))
         count, presence = presence_of(q.count)
-        objects = self.render(q.z_where, q.z_what) * self._first(count)  # [B, K, C, H, W]
+        drawn = self.render(*self.split(q.z))  # [B, K, C, H, W]
+        objects = self._first(drawn, count)
         return Prediction(
             presence=presence,
             count=count,
-            masks=self._masks(objects),
+            masks=share_pixels(objects, self.config.mask_level),
             background_slots=(0,),
-            boxes=self.windows(q.z_where).boxes(),
+            boxes=self._boxes(drawn, q.z),
             reconstruction=objects.sum(1).clamp(0, 1).movedim(1, -1),
+            slots=torch.cat(
+                [torch.full_like(q.z[:, :1], torch.nan), q.z], dim=1
+            ),  # the background has no code
             log_likelihood=-self.negative_elbo(x, noise).per_image,
-            likelihood_kind="elbo",
+            likelihood_kind=f"elbo; {self.likelihood.facts}",
         )
 
-    def _masks(self, objects: Tensor) -> Tensor:
-        """Share each pixel among the background and the objects by how much grey each paints.
+    def _boxes(self, objects: Tensor, z: Tensor) -> Tensor:
+        """Return boxes ``[B, K, 4]``; an object without any bright pixel has its window."""
+        windows = self.windows(z[..., :WHERE]).boxes()
+        if self.config.boxes == "window":
+            return windows
+        tight = tight_boxes(objects, self.config.mask_level)
+        return torch.where(tight.isfinite(), tight, windows)
 
-        The background paints ``mask_level`` everywhere, so that an object owns the pixels that it makes
-        brighter than that: ``[B, 1 + K, H, W]``, the background first.
-        """
-        paint = objects.mean(2)  # [B, K, H, W]
-        paint = torch.cat([torch.full_like(paint[:, :1], self.config.mask_level), paint], dim=1)
-        return paint / paint.sum(1, keepdim=True)
-
-    def _first(self, count: Tensor) -> Tensor:
-        """Return 1 for the first ``count`` objects, else 0, to multiply `render`'s answer with."""
-        slots = torch.arange(self.config.max_objects, device=count.device)
-        return (slots < count[:, None])[:, :, None, None, None].to(next(self.parameters()).dtype)
+    def _first(self, objects: Tensor, count: Tensor) -> Tensor:
+        """Return ``objects [B, K, C, H, W]`` with all but the first ``count`` of each image left out."""
+        slots = torch.arange(self.config.max_objects, device=objects.device)
+        there = slots < count.to(objects.device)[:, None]
+        return objects * there[:, :, None, None, None].to(objects.dtype)
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:
-        shape = (n, self.config.max_objects, WHERE + self.config.what_size)
+        return self._draw(torch.randn, n, self.latents, generator=generator)
+
+    def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
+        return self._draw(torch.rand, n, generator=generator)
+
+    def _draw(self, kind: Any, n: int, *sizes: int, generator: torch.Generator) -> Tensor:
         dtype = next(self.parameters()).dtype
-        return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(self.device)
+        shape = (n, self.config.max_objects, *sizes)
+        noise: Tensor = kind(shape, generator=generator, device=generator.device, dtype=dtype)
+        return noise.to(self.device)
 
 
-def lstm(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the LSTM's next (hidden, cell), each ``[B, D]``, from its gates ``[B, 4 D]`` (i, f, o, new)."""
-    size = cell.shape[-1]
-    gates, new = gates.split([3 * size, size], dim=-1)
-    admit, keep, show = torch.sigmoid(gates).chunk(3, dim=-1)
-    cell = keep * cell + admit * torch.tanh(new)
-    return show * torch.tanh(cell), cell
+def _repeat(rows: Tensor, times: int) -> Tensor:
+    return rows if times == 1 else rows.repeat_interleave(times, dim=0)
+
+
+def _per_image(rows: Tensor, particles: int) -> Tensor:
+    """Average ``[B * particles]`` over the particles of each image: ``[B]``."""
+    return rows if particles == 1 else rows.unflatten(0, (-1, particles)).mean(1)

@@ -82,18 +82,22 @@ class ModelConfig:
     Attributes:
         learning_rate: Step size of Adam at the first step.
         half_life: Steps after which the step size is half of what it was; it falls smoothly.
-        gradient_clip: Largest norm of the gradient over all parameters; longer gradients are shortened.
+        gradient_clip: Largest norm of the gradient over a group of parameters; longer ones are shortened.
+        clip_each: Clip the gradient of each tensor by itself instead.
     """
 
     learning_rate: float
     half_life: float
     gradient_clip: float
+    clip_each: bool = False
 
 
 class SceneModel(nn.Module, ABC):
     """A generative model of images of several objects that can be trained, asked and sampled.
 
-    A model implements `loss`, `predict_batch` and `sample`, and names its settings in `config_type`.
+    A model implements `predict_batch`, `sample` and either `loss` or, better, the pair `draw` and `objective`:
+    with its noise apart from its loss, several seeds can be trained as one (`reference_models.together`). It
+    names its settings in `config_type`.
 
     Args:
         config: The settings.
@@ -101,6 +105,9 @@ class SceneModel(nn.Module, ABC):
     """
 
     config_type: ClassVar[type[ModelConfig]]
+
+    training_step: int = 0
+    """The step that the training loop is at, from 1: what is annealed is a function of it."""
 
     def __init__(self, config: ModelConfig, image_shape: ImageShape) -> None:
         super().__init__()
@@ -121,9 +128,35 @@ class SceneModel(nn.Module, ABC):
         height, width, channels = (int(size) for size in image_shape)
         return cls(build(cls.config_type, config), (height, width, channels))
 
-    @abstractmethod
     def loss(self, images: Tensor, generator: torch.Generator) -> Loss:
         """Return the training loss of uint8 ``images [B, H, W, C]``, with noise from ``generator``."""
+        return self.objective(self.as_float(images), self.draw(len(images), generator))
+
+    def draw(self, n: int, generator: torch.Generator) -> Any:
+        """Draw the noise of one training step on ``n`` images.
+
+        Returns:
+            A tensor on the model's device, or a tuple or dict of such; ``None`` for what is not drawn.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: implement loss, or draw and objective.")
+
+    def objective(self, images: Tensor, noise: Any) -> Loss:
+        """Return the training loss as a function of its noise alone.
+
+        Where several seeds are trained as one, it runs under `torch.func.vmap`: it may not ask for a value
+        (``.item()``, ``if tensor``), and changes buffers in place or not at all.
+
+        Args:
+            images: Float ``[B, C, H, W]`` in [0, 1].
+            noise: As `draw` returns it.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: implement loss, or draw and objective.")
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether the training loss is `objective`, with all that is random drawn before by `draw`."""
+        kind = type(self)
+        return kind.loss is SceneModel.loss and kind.objective is not SceneModel.objective
 
     @abstractmethod
     def predict_batch(self, images: Tensor) -> Prediction:

@@ -6,6 +6,7 @@ at step 7,000 therefore sees what it would have seen, without any state to store
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -53,6 +54,12 @@ class Batches:
         self._resident: Tensor | None = None
         if len(source) * math.prod(source.image_shape) <= RESIDENT_BYTES:
             self._resident = torch.as_tensor(source.images(np.arange(len(source)))).to(device)
+
+    def of_seed(self, seed: int) -> Batches:
+        """Return the batches of another seed over the same data, which is held once."""
+        other = copy.copy(self)
+        other.seed, other._epoch = seed, -1
+        return other
 
     def indices(self, step: int) -> np.ndarray:
         """Return which scenes step ``step`` (from 1) trains on: int64 ``[batch_size]``."""

@@ -129,7 +129,13 @@ def _require(holds: bool, what: str) -> None:
 
 def _require_equal(one: Prediction, other: Prediction, what: str) -> None:
     for name, left, right in _pairs(one, other):
-        close = left.shape == right.shape and np.allclose(left, right, rtol=TOLERANCE, atol=TOLERANCE)
+        close = left.shape == right.shape and np.allclose(
+            left,
+            right,
+            rtol=TOLERANCE,
+            atol=TOLERANCE,
+            equal_nan=True,  # NaN: a slot without box or code
+        )
         _require(close, f"{name} must be the same for {what}")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.loading import SceneSource
@@ -98,7 +100,15 @@ class Run:
         self.log = TrainingLog(folder, self.step)
         self._warning: str | None = None
         self._logged = (self.step, self.seconds)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Count time from now on as the run's."""
         self._started = time.perf_counter() - self.seconds
+
+    def stop_clock(self) -> None:
+        """Add the time since `start_clock` to the run's, up to now."""
+        self.seconds = time.perf_counter() - self._started
 
     def advance(self) -> None:
         """Do one training step.
@@ -108,23 +118,41 @@ class Run:
         """
         step = self.step + 1
         self.model.train()
+        self.model.training_step = step
         loss = self.model.loss(
             self.batches[step], noise_generator(self.batches.seed, step, self.batches.device)
         )
-        self._set_learning_rate(step)
+        self.set_learning_rate(step)
         self.optimiser.zero_grad()
         total = loss.total
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.model.config.gradient_clip)
+        norm = self._clip()
         mean, length, *means = torch.cat([torch.stack([total.detach(), norm]), loss.means()]).tolist()
-        self._refuse_infinite(step, loss=mean, gradient=length)
+        self.refuse_infinite(step, loss=mean, gradient=length)
         self.optimiser.step()
+        self.count_step(step, {"total": mean, **dict(zip(loss.terms, means, strict=True))})
+
+    def count_step(self, step: int, means: Mapping[str, float]) -> None:
+        """Take note that step ``step`` is done, at which the total and the terms had these means."""
         self.step = step
-        for name, value in zip(("total", *loss.terms), (mean, *means), strict=True):
+        for name, value in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.sums["steps"] = self.sums.get("steps", 0.0) + 1
 
-    def _refuse_infinite(self, step: int, **numbers: float) -> None:
+    def _clip(self) -> Tensor:
+        """Shorten long gradients, group by group or tensor by tensor; return the longest norm found."""
+        parts = [group["params"] for group in self.optimiser.param_groups]
+        if self.model.config.clip_each:
+            parts = [[parameter] for part in parts for parameter in part]
+        clip = self.model.config.gradient_clip
+        return torch.stack([torch.nn.utils.clip_grad_norm_(part, clip) for part in parts]).amax()
+
+    def refuse_infinite(self, step: int, **numbers: float) -> None:
+        """Raise the error that ends the run if a number is not finite.
+
+        Raises:
+            MobjError: One is not.
+        """
         kept = f"{self.path} holds the last checkpoint" if self.path.exists() else "no checkpoint was written"
         for name, number in numbers.items():
             if not math.isfinite(number):
@@ -132,7 +160,8 @@ class Run:
                     f"the {name} is not finite at step {step}; {kept}; try a smaller learning_rate."
                 )
 
-    def _set_learning_rate(self, step: int) -> None:
+    def set_learning_rate(self, step: int) -> None:
+        """Set the optimiser to what it is to learn with at step ``step``."""
         # A function of the step alone, so that neither a resume nor the length of the run changes it.
         decay = 0.5 ** ((step - 1) / self.model.config.half_life)
         for group, rate in zip(self.optimiser.param_groups, self._first_rates, strict=True):
@@ -141,7 +170,7 @@ class Run:
     def evaluate(self) -> Record:
         """Measure the count accuracy and write a line of the log (its loss: mean since the last line)."""
         self._count()
-        self.seconds = time.perf_counter() - self._started
+        self.stop_clock()
         step, seconds = self._logged
         n = self.sums.pop("steps")
         means = {name: value / n for name, value in self.sums.items()}
@@ -185,7 +214,7 @@ class Run:
         Raises:
             MobjError: A file cannot be written; the checkpoint from before is untouched.
         """
-        self.seconds = time.perf_counter() - self._started
+        self.stop_clock()
         extras = {
             "batch_size": self.batches.batch_size,
             "optimiser": self.optimiser.state_dict(),

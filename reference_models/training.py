@@ -89,18 +89,11 @@ def train(
             in the same folder.
         KeyboardInterrupt: On Ctrl-C, and on SIGTERM as clusters send it: after a checkpoint.
     """
-    counts = {"steps": steps, "checkpoint_every": checkpoint_every, "evaluate_every": evaluate_every}
-    for name, value in counts.items():
-        if value < 1:
-            raise UsageError(f"train: {name} must be at least 1, got {value}.")
+    check_counts(steps=steps, checkpoint_every=checkpoint_every, evaluate_every=evaluate_every)
     batches = Batches(source, batch_size, seed, resolve_device(device))
-    model = build_model(model_id, config or {}, source.image_shape, seed).to(batches.device)
-    folder = Path(out) / f"seed-{seed}"
-    make_folder(folder)
-    with hold_lock(folder, (0, 1)):
-        run = Run(model_id, model, batches, folder, validation, resume=resume)
+    with open_run(model_id, batches, out, config or {}, validation, resume=resume) as run:
         try:
-            with _deferred_interrupt() as interrupted:
+            with deferred_interrupt() as interrupted:
                 while run.step < steps:
                     run.advance()
                     last = run.step == steps
@@ -113,9 +106,45 @@ def train(
         except KeyboardInterrupt:
             run.save()
             raise
+    return run.result()
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse numbers of steps below 1.
+
+    Raises:
+        UsageError: One is.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UsageError(f"train: {name} must be at least 1, got {value}.")
+
+
+@contextmanager
+def open_run(
+    model_id: str,
+    batches: Batches,
+    out: str | Path,
+    config: Mapping[str, Any],
+    validation: SceneSource | None,
+    *,
+    resume: bool,
+) -> Iterator[Run]:
+    """Yield the run of ``batches.seed`` in its folder, which is locked and whose log is open meanwhile.
+
+    Raises:
+        UsageError, DataError, MobjError: As `train`.
+    """
+    source = batches.source
+    model = build_model(model_id, config, source.image_shape, batches.seed).to(batches.device)
+    folder = Path(out) / f"seed-{batches.seed}"
+    make_folder(folder)
+    with hold_lock(folder, (0, 1)):
+        run = Run(model_id, model, batches, folder, validation, resume=resume)
+        try:
+            yield run
         finally:
             run.log.close()
-    return run.result()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -136,7 +165,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
+def deferred_interrupt() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an event, so that no step is left half done (and saved so)."""
     asked = threading.Event()
     ours = []

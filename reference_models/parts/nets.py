@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -12,12 +13,14 @@ from torch.distributions import Independent, Normal
 from torch.nn.functional import softplus
 
 
-def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """Return a multilayer perceptron with ReLU between its layers and none at the end."""
+def mlp(
+    inputs: int, hidden: Sequence[int], outputs: int, activation: type[nn.Module] = nn.ReLU
+) -> nn.Sequential:
+    """Return a multilayer perceptron with an activation between its layers and none at the end."""
     sizes = [inputs, *hidden]
     layers: list[nn.Module] = []
     for size_in, size_out in pairwise(sizes):
-        layers += [nn.Linear(size_in, size_out), nn.ReLU()]
+        layers += [nn.Linear(size_in, size_out), activation()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], outputs))
 
 
@@ -56,3 +59,8 @@ def kl_to_standard_normal(q: Independent) -> Tensor:
     """Return KL(q || N(0, I)) of a diagonal normal in nats: ``[...]`` (Kingma & Welling 2014, appendix B)."""
     loc, scale = q.base_dist.loc, q.base_dist.scale
     return 0.5 * (loc.square() + scale.square() - 1).sum(-1) - scale.log().sum(-1)
+
+
+def standard_normal_log_density(z: Tensor) -> Tensor:
+    """Return log N(z; 0, I) over the last axis in nats: ``[...]``."""
+    return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)

@@ -86,10 +86,17 @@ class _Interpolation(torch.autograd.Function):
     """The weights ``max(0, 1 - |position - sample|)``, whose gradient takes two reads instead of the matrix."""
 
     @staticmethod
-    def forward(ctx: Any, positions: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(positions)
+    def forward(positions: Tensor, size: int) -> Tensor:
         samples = torch.arange(size, device=positions.device, dtype=positions.dtype)
         return (positions[..., None] - samples).abs_().neg_().add_(1).relu_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], positions: Tensor, size: int) -> tuple[Tensor, int]:
+        return interpolation(positions.movedim(in_dims[0], 0), size), 0  # one batch axis more is all
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -93,6 +93,43 @@ def test_a_malformed_request_is_refused_once(train, tmp_path):
     assert "failed" not in result.err
 
 
+def test_seeds_trained_together_leave_what_they_leave_alone(train, tmp_path):
+    import torch
+
+    common = ("--steps", 4, "--seeds", "2,0", "--json")
+    alone = train(*common, "--out", tmp_path / "alone")
+    together = train(*common, "--out", tmp_path / "together", "--together")
+    assert together.code == 0, together.err
+    one, other = (json.loads(result.out)["seeds"] for result in (alone, together))
+    assert [row["seed"] for row in one] == [row["seed"] for row in other] == [2, 0]
+    for seed in (0, 2):
+        assert (tmp_path / "together" / f"seed-{seed}" / "curves.png").exists()
+    for left, right in zip(one, other, strict=True):
+        weights = [torch.load(row["checkpoint"], weights_only=True)["weights"] for row in (left, right)]
+        for name, weight in weights[0].items():
+            torch.testing.assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
+    again = train("--steps", 3, "--seeds", "2,0", "--out", tmp_path / "alone", "--resume", "--together")
+    assert again.err.count("nothing to do, 4 steps are done") == 2
+
+
+def test_seeds_that_fail_together_are_named_one_by_one(train, tmp_path):
+    out = tmp_path / "run"
+    train("--steps", 3, "--seeds", "1,", "--out", out, "--together")
+    (out / "seed-1" / "checkpoint.pt").write_bytes(b"damaged")
+    result = train("--steps", 3, "--seeds", 3, "--out", out, "--resume", "--together")
+    assert result.code == 1
+    assert "seed 1 failed: " in result.err
+    assert result.err.splitlines()[-1] == "error: 1 of 3 seeds failed: 1."
+    diverged = train(
+        "--steps", 9, "--seeds", 2, "--out", tmp_path / "b", "--together", "--set", "learning_rate=1e30"
+    )
+    assert diverged.code == 1
+    for seed in (0, 1):
+        assert f"seed {seed} failed: the " in diverged.err
+    refused = train("--seeds", 3, "--out", tmp_path / "c", "--batch-size", 1000, "--together")
+    assert refused.code == 2
+
+
 def wait_for(path, process):
     deadline = time.monotonic() + 60
     while not path.exists():

@@ -40,9 +40,10 @@ def test_enumerated_elbo_is_the_average_over_sampled_counts(small: dict[str, Any
     x, eps = model.as_float(some_images(2)), noise(model, 2)
     with torch.no_grad():
         q = model.infer(x, eps)
-        objects = model.render(q.z_where, q.z_what)
+        z_where, z_what = model.split(q.z)
+        objects = model.render(z_where, z_what)
         kl = torch.zeros(2, 3, dtype=torch.float64)
-        for posterior, z in ((q.where, q.z_where), (q.what, q.z_what)):
+        for posterior, z in ((q.where, z_where), (q.what, z_what)):
             standard = Normal(torch.zeros_like(z), torch.ones_like(z))
             kl += kl_divergence(posterior.base_dist, standard).sum(-1)
         flips = torch.sigmoid(torch.logit(at_least(q.count)))  # P(N >= t)
@@ -67,7 +68,7 @@ def test_likelihood_of_each_count_is_that_of_the_summed_canvas(small: dict[str, 
     objects = torch.rand(3, 2, 1, 12, 10, dtype=torch.float64, generator=rng)
     canvases = [torch.zeros_like(x), objects[:, 0], objects[:, 0] + objects[:, 1]]
     expected = torch.stack([Normal(c, 0.3).log_prob(x).sum((1, 2, 3)) for c in canvases], dim=1)
-    torch.testing.assert_close(model.log_likelihoods(x, objects), expected)
+    torch.testing.assert_close(model.log_likelihoods(x.flatten(1), objects.flatten(2)), expected)
 
 
 def log_evidence(model: AIR, x: Tensor, points: int = 12) -> Tensor:
@@ -78,7 +79,9 @@ def log_evidence(model: AIR, x: Tensor, points: int = 12) -> Tensor:
     objects = model.render(grid[..., :3], grid[..., 3:])  # [points^4, 1, 1, H, W]
     evidence = []
     for image in x:
-        given = model.log_likelihoods(image.expand(len(grid), -1, -1, -1), objects)  # [points^4, 2]
+        given = model.log_likelihoods(
+            image.flatten().expand(len(grid), -1), objects.flatten(2)
+        )  # [points^4, 2]
         with_n = (given + log_weights[:, None]).logsumexp(0)
         evidence.append((with_n + model.prior_count(x).logits).logsumexp(-1))
     return torch.stack(evidence)
@@ -136,11 +139,12 @@ def test_image_is_read_as_by_a_standard_lstm() -> None:
     order = torch.cat(
         [torch.arange(512), torch.arange(768, 1024), torch.arange(512, 768)]
     )  # i f g o from i f o g
-    image_w, state_w = model.read_image.weight[order], model.read_state.weight[order]
+    assert model.lstm.read_context is not None
+    image_w, state_w = model.lstm.read_context.weight[order], model.lstm.read_step.weight[order]
     with torch.no_grad():
         cell.weight_ih.copy_(torch.cat([image_w, state_w[:, 256:]], dim=1))
         cell.weight_hh.copy_(state_w[:, :256])
-        cell.bias_ih.copy_(model.read_image.bias[order])
+        cell.bias_ih.copy_(model.lstm.read_step.bias[order])
         cell.bias_hh.zero_()
         x, eps = model.as_float(some_images(2)), noise(model, 2)
         hidden = cell(torch.cat([x.flatten(1), torch.zeros(2, 53)], dim=1), None)[0]
@@ -170,6 +174,17 @@ def test_prediction_shows_only_the_objects_it_counts(small: dict[str, Any]) -> N
     both = air(**small, presence_bias=60.0, decoder_bias=4.0).predict(images)
     assert (both.count == 2).all()
     assert (both.masks[:, 1:].amax((2, 3)) > both.masks[:, :1].amin((2, 3))).all()
+
+
+def test_codes_are_the_posterior_means_and_the_background_has_none(small: dict[str, Any]) -> None:
+    images = some_images(3)
+    model = air(**small)
+    slots = model.predict(images).slots
+    with torch.no_grad():
+        posterior = model.infer(model.as_float(images), torch.zeros_like(noise(model, 3)))
+    means = torch.cat([posterior.where.mean, posterior.what.mean], dim=-1)
+    assert slots[:, 0].isnan().all()
+    torch.testing.assert_close(slots[:, 1:], means)
 
 
 def test_noise_is_each_image_own() -> None:

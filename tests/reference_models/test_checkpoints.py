@@ -40,7 +40,7 @@ def test_what_was_saved_comes_back(saved: Path, small: dict[str, Any]) -> None:
 
 def test_initial_weights_depend_on_the_seed_alone(small: dict[str, Any]) -> None:
     before = torch.get_rng_state()
-    one, same, other = (build_model("air", small, SHAPE, seed=s).read_image.weight for s in (1, 1, 2))
+    one, same, other = (build_model("air", small, SHAPE, seed=s).lstm.read_step.weight for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -115,11 +115,11 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> Non
 
 
 def _drop_weight(content: dict[str, Any]) -> None:
-    del content["weights"]["read_image.bias"]
+    del content["weights"]["lstm.read_step.bias"]
 
 
 def _widen_weight(content: dict[str, Any]) -> None:
-    content["weights"]["read_image.bias"] = torch.zeros(3)
+    content["weights"]["lstm.read_step.bias"] = torch.zeros(3)
 
 
 @pytest.mark.parametrize(

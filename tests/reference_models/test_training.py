@@ -11,8 +11,8 @@ import torch
 
 from multiobj_data.errors import UsageError
 from reference_models import batches, runs
-from reference_models.batches import Batches
-from reference_models.checkpoints import load_checkpoint
+from reference_models.batches import Batches, noise_generator
+from reference_models.checkpoints import build_model, load_checkpoint
 from reference_models.training import Progress, TrainingResult, resolve_device
 
 STEPS = 20
@@ -60,6 +60,20 @@ def test_training_lowers_the_loss_and_leaves_its_files(
 def test_log_terms_add_up_to_the_total(run: Callable[..., TrainingResult]) -> None:
     for record in log_of(run()):
         assert sum(record["terms"].values()) == pytest.approx(record["total"], rel=1e-5)
+
+
+def test_a_log_line_has_the_mean_loss_since_the_last_one(
+    run: Callable[..., TrainingResult], source: Any, small: dict[str, Any]
+) -> None:
+    each, pairs = (
+        [record["total"] for record in log_of(run(str(every), steps=4, evaluate_every=every))]
+        for every in (1, 2)
+    )
+    assert pairs == pytest.approx([sum(each[:2]) / 2, sum(each[2:]) / 2])
+    cpu = torch.device("cpu")
+    model = build_model("air", small, source.image_shape, seed=5).train()
+    first = model.loss(Batches(source, 8, 5, cpu)[1], noise_generator(5, 1, cpu))
+    assert each[0] == pytest.approx(first.total.item())
 
 
 @pytest.mark.parametrize("step", [3, 10, 12, 19])

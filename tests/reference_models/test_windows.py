@@ -84,3 +84,15 @@ def test_interpolation_is_linear_between_samples() -> None:
     positions = torch.tensor([0.0, 0.25, 1.5, 2.0, 2.5, -2.0], dtype=torch.float64)
     expected = torch.tensor([3.0, 3.5, 4.5, 4.0, 2.0, 0.0], dtype=torch.float64)
     torch.testing.assert_close(interpolation(positions, 3) @ samples, expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_interpolation_is_mapped_over_any_axis(axis: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    positions = torch.rand(3, 4, 5, dtype=torch.float64, generator=rng).mul(10).sub(2).requires_grad_()
+    weight = torch.rand(3, 4, 5, 6, dtype=torch.float64, generator=rng)
+    plain = interpolation(positions, 6)
+    mapped = torch.func.vmap(lambda p: interpolation(p, 6), in_dims=axis, out_dims=axis)(positions)
+    assert torch.equal(mapped, plain)
+    gradients = [torch.autograd.grad((result * weight).sum(), positions)[0] for result in (plain, mapped)]
+    assert torch.equal(*gradients)

@@ -1,0 +1,31 @@
+"""AIR-ASR: AIR-pPrior trained with what is known of the scenes (amortized structural regularisation).
+
+Xu et al., "Multi-objects Generation with Amortized Structural Regularization", NeurIPS 2019, sec. 3: the loss
+is the negative ELBO and a penalty for every constraint that the posterior breaks (`parts.constraints`). Give
+``allowed_counts`` for the regulariser of the number, ``constraints`` for those of the layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reference_models.air import AIR
+from reference_models.air_pprior import AIRpPriorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AIRASRConfig(AIRpPriorConfig):
+    """Settings of `AIRASR`."""
+
+    constraints: tuple[str, ...] = ("overlap*1", "inside*1")  # ASR, sec. 5: lambda_1 to lambda_5
+
+
+class AIRASR(AIR):
+    """AIR-pPrior with structural regularisers.
+
+    Differs from the paper: N is enumerated unless another estimator is chosen, and the expectations of the
+    regularisers over N are exact with it.
+    """
+
+    config_type = AIRASRConfig
+    config: AIRASRConfig

@@ -1,0 +1,190 @@
+"""The settings of the AIR family, and the parts that each setting chooses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from multiobj_data import plugins
+from multiobj_data.errors import UsageError
+from reference_models.base import ModelConfig
+from reference_models.parts import count_priors, estimators
+from reference_models.parts.autoregressive_prior import AutoregressivePrior
+from reference_models.parts.baselines import NeuralBaseline
+from reference_models.parts.constraints import Constraint, parse_constraint
+from reference_models.parts.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from reference_models.parts.placing import LogNormalScale, Placing, Squashed
+
+ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
+    "enumerate": lambda config: estimators.Enumeration(),
+    "score-function": lambda config: estimators.ScoreFunction(),
+    "baseline": lambda config: estimators.ScoreFunction(),
+    "nvil": lambda config: estimators.Nvil(),
+    "vimco": lambda config: estimators.Vimco(config.particles),
+    "mvd": lambda config: estimators.MeasureValued(),
+    "concrete": lambda config: estimators.Concrete(config.temperature, config.stop, config.straight_through),
+}
+"""Setting ``estimator`` -> what it builds; ``baseline`` and ``nvil`` come with the neural baseline."""
+
+_SIGNED = ("decoder_bias", "presence_bias", "where_raw_sd")
+_MAY_BE_ZERO = ("anneal_begin", "number_weight", "margin_weight", "size_tolerance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AIRConfig(ModelConfig):
+    """Settings of `AIR`. "Pyro" is the AIR example of that library, which reaches 98 % with these sizes."""
+
+    max_objects: int = 3  # Pyro
+    # How many there are
+    estimator: Literal["enumerate", "score-function", "baseline", "nvil", "vimco", "mvd", "concrete"] = (
+        "enumerate"  # ours: exact over N; the paper samples N
+    )
+    particles: int = 5  # of vimco; Mnih & Rezende 2016 try 2 to 50
+    temperature: float = 1.0  # of concrete: Akhundov's AIR
+    stop: float = 0.99  # of concrete: Akhundov's AIR
+    straight_through: bool = False  # of concrete
+    baseline_learning_rate: float = 1e-3  # Eslami et al. 2016; Pyro and Drelich: 0.1, with another scale
+    count_prior: Literal["geometric", "per-step", "categorical", "learned", "autoregressive"] = "geometric"
+    count_ratio: float = 1e-4  # ours: with Pyro's 0.01 some seeds keep drawing an empty first window
+    count_weights: tuple[float, ...] = ()  # of categorical: p(0), p(1), ..., not normalised
+    anneal: Literal["none", "linear", "exponential", "log-linear"] = "none"
+    anneal_start: float = 1e4  # Akhundov's AIR: odds of one more object before anything is learned
+    anneal_begin: int = 0
+    anneal_steps: int = 39_000  # Akhundov's AIR
+    # Where and what they are
+    prior: Literal["standard", "autoregressive"] = "standard"
+    learn_scale_prior: bool = False  # ASR code
+    placing: Literal["log-normal", "squashed"] = "log-normal"
+    object_scale: float = 1 / 3  # Pyro: inverse scale 3; median window side over canvas side
+    object_scale_sd: float = 0.2  # ours: of the log scale; at 0.1, large digits are taken for two
+    position_sd: float = 0.5  # ours: of the centre; the canvas reaches from -1 to 1
+    what_size: int = 50  # Pyro
+    window_size: int = 28  # Pyro: the size of an MNIST digit
+    likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # bernoulli: the ASR code
+    likelihood_sd: float = 0.3  # Pyro
+    # Networks
+    lstm_size: int = 256  # Pyro
+    hidden_size: int = 200  # Pyro: of the step predictor and, without code_sizes, of encoder and decoder
+    code_sizes: tuple[int, ...] = ()  # hidden layers of the encoder; the decoder has them reversed
+    activation: Literal["relu", "softplus"] = "relu"  # of encoder and decoder; softplus: the ASR code
+    decoder_bias: float = -2.0  # Pyro: a bright first canvas makes "no object" the best answer for good
+    presence_bias: float = 2.0  # ours: begin with every object there, so that decoder and windows learn
+    where_raw_sd: float = -2.0  # ours: softplus gives 0.13; wide windows blur the first objects away
+    mask_level: float = 0.1  # ours: the grey above which a pixel is an object's agrees best with the digits
+    boxes: Literal["tight", "window"] = "tight"  # ours: around the ink above mask_level, as the truth is
+    # What is known of the scenes (Xu et al. 2019)
+    allowed_counts: tuple[int, ...] = ()  # L; empty: no regulariser of the number
+    number_form: Literal["exact", "per-step"] = "exact"  # per-step: the ASR code
+    number_weight: float = 10.0  # ASR, sec. 5: lambda_1
+    margin_weight: float = 100.0  # ASR, sec. 5: lambda_2
+    constraints: tuple[str, ...] = ()  # name*coefficient; names as in `parts.constraints`, or module:function
+    size_range: tuple[float, float] | None = None  # pixels, none: any size; ASR code: 11,15 for digits
+    size_tolerance: float = 3.0  # pixels; ASR code
+    # Learning
+    learning_rate: float = 1e-3  # ours: twice as fast as 5e-4 and no less safe; Pyro has 1e-4
+    half_life: float = 2000.0  # ours: at a constant rate, touching digits are more and more often merged
+    gradient_clip: float = 100.0  # ours: norms are some hundred (sums over pixels); Adam forgives the scale
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            self._check_number(field.name, getattr(self, field.name))
+        impossible = [n for n in self.allowed_counts if not 0 <= n <= self.max_objects]
+        if impossible:
+            raise UsageError(f"air: allowed_counts: {impossible[0]} is not in 0..{self.max_objects}.")
+        low, high = self.size_range or (0.0, math.inf)
+        if not 0 <= low <= high:
+            raise UsageError(f"air: size_range: expected 0 <= low <= high in pixels, got {low}, {high}.")
+        if self.placing == "squashed" and self.object_scale >= 1:
+            raise UsageError("air: object_scale must be below 1 where placing is squashed.")
+        if self.estimator == "vimco" and self.particles < 2:
+            raise UsageError(f"air: vimco needs at least 2 particles, got {self.particles}.")
+        self._check_count_prior()
+        self.build_penalties()
+
+    def _check_number(self, name: str, value: object) -> None:
+        if isinstance(value, str | bool | tuple):
+            return
+        assert isinstance(value, int | float)
+        if name in _SIGNED:
+            if not math.isfinite(value):
+                raise UsageError(f"air: {name} must be a number, got {value}.")
+        elif name in _MAY_BE_ZERO:
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"air: {name} must be 0 or more, got {value}.")
+        elif not (math.isfinite(value) and value > 0):
+            raise UsageError(f"air: {name} must be a positive number, got {value}.")
+
+    def _check_count_prior(self) -> None:
+        if (self.count_prior == "autoregressive") and self.prior != "autoregressive":
+            raise UsageError("air: count_prior autoregressive needs prior autoregressive.")
+        w = self.count_weights
+        if self.count_prior == "categorical" and not (
+            w and len(w) <= self.max_objects + 1 and min(w) >= 0 and 0 < sum(w) < math.inf
+        ):
+            raise UsageError(
+                f"air: count_weights: expected up to {self.max_objects + 1} weights of 0, 1, ... objects, "
+                f"not all 0, got {w}."
+            )
+        if self.anneal != "none" and self.count_prior not in ("geometric", "per-step"):
+            raise UsageError(
+                f"air: anneal: only geometric and per-step priors are annealed, not {self.count_prior}."
+            )
+
+    @property
+    def code_layers(self) -> tuple[int, ...]:
+        """Hidden layers of the encoder."""
+        return self.code_sizes or (self.hidden_size,)
+
+    def build_estimator(self) -> estimators.Estimator:
+        """Return the estimator of the gradient with respect to N."""
+        return ESTIMATORS[self.estimator](self)
+
+    def build_baseline(self, pixels: int, latents: int) -> NeuralBaseline | None:
+        """Return the score function's baseline for images of so many values, if it has one."""
+        if self.estimator not in ("baseline", "nvil"):
+            return None
+        return NeuralBaseline(pixels, latents, self.lstm_size, self.hidden_size, typical=pixels / 10)
+
+    def build_prior(self, latents: int) -> AutoregressivePrior | None:
+        """Return the prior that each object's place has given those before it; ``None``: standard normal."""
+        if self.prior == "standard":
+            return None
+        return AutoregressivePrior(latents, self.lstm_size, self.hidden_size, self.learn_scale_prior)
+
+    def build_decision_prior(self) -> torch.nn.Parameter | None:
+        """Return the logits ``[K]`` of a learned prior on the number of objects."""
+        return torch.nn.Parameter(torch.zeros(self.max_objects)) if self.count_prior == "learned" else None
+
+    def decision_prior_at(self, step: float) -> Tensor:
+        """Return the decisions' prior logits ``[K]`` at a training step, float64, where they are not learned."""
+        annealing = count_priors.Annealing(
+            self.anneal, self.anneal_start, self.anneal_begin, self.anneal_steps
+        )
+        odds = annealing.odds(self.count_ratio, step)
+        if self.count_prior == "categorical":
+            return count_priors.categorical(self.max_objects, self.count_weights)
+        kind = count_priors.per_step if self.count_prior == "per-step" else count_priors.geometric
+        return kind(self.max_objects, odds)
+
+    def build_placing(self) -> Placing:
+        """Return the map from z_where to windows."""
+        kind = LogNormalScale if self.placing == "log-normal" else Squashed
+        return kind(self.object_scale, self.object_scale_sd, self.position_sd)
+
+    def build_likelihood(self) -> Likelihood:
+        """Return log p(x | canvas)."""
+        return (
+            GaussianLikelihood(self.likelihood_sd) if self.likelihood == "gaussian" else BernoulliLikelihood()
+        )
+
+    def build_penalties(self) -> dict[str, tuple[Constraint, float]]:
+        """Return the constraints by name, each with its coefficient."""
+        parsed = dict(parse_constraint(text) for text in self.constraints)
+        if len(parsed) < len(self.constraints):
+            raise UsageError(f"air: constraints: {', '.join(self.constraints)} names one twice.")
+        return {name: (plugins.resolve("constraints", name), weight) for name, weight in parsed.items()}

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from multiobj_data.errors import UsageError
+from multiobj_data.plugins import names
+from reference_models.checkpoints import build_model
+from reference_models.presets import model_presets, preset_settings
+
+ALL = [(model, preset) for model in names("models") for preset in model_presets(model)]
+
+
+@pytest.mark.parametrize(("model", "preset"), ALL)
+def test_every_preset_is_one_of_its_model_and_trains(model: str, preset: str) -> None:
+    small = {"lstm_size": 8, "hidden_size": 8, "what_size": 4, "window_size": 6, "code_sizes": "8"}
+    built = build_model(model, {**preset_settings(model, preset), **small}, (12, 10, 1), seed=0)
+    images = torch.randint(
+        0, 256, (3, 12, 10, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    loss = built.loss(images, torch.Generator().manual_seed(0)).total
+    loss.backward()
+    assert torch.isfinite(loss)
+
+
+def test_unknown_presets_are_refused_with_a_suggestion() -> None:
+    with pytest.raises(UsageError, match="air has no preset named 'pyra'.*Did you mean 'pyro'"):
+        preset_settings("air", "pyra")
+    with pytest.raises(UsageError, match="It has none"):
+        preset_settings("my_package:Model", "pyro")
