@@ -23,6 +23,9 @@ COMMANDS = (
     "export",
     "train",
     "evaluate",
+    "compare",
+    "reproduce",
+    "metrics",
     "ls",
     "doctor",
 )

@@ -1,0 +1,307 @@
+"""What `mobj reproduce` does: from the request to the printed table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.console import (
+    emit_json,
+    emit_table,
+    parse_seeds,
+    progress,
+    refuse_empty_options,
+    resumable,
+    same_command,
+    say,
+    start_logging,
+)
+from cli.reproduction import data as data_sets
+from cli.reproduction.cells import Cell, cells_of, chosen
+from cli.reproduction.results import Group, duration, figure, groups_of, main_rows
+from cli.reproduction.running import Tell, Work, failure_of, result_of
+from cli.reproduction.tables import FORMS, Scale, Table, find_table
+from cli.reproduction.writing import extras, markdown, table_document, write_files
+from multiobj_data.errors import MobjError, UsageError
+from multiobj_data.files import make_folder, to_json, write_atomically
+
+if TYPE_CHECKING:
+    from multiobj_data.manifest import Manifest
+
+ABOUT = "reproduction.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        table: The table.
+        scale_name: At which scale.
+        seeds: Of each cell.
+        forms: Which are trained.
+        out: Folder of everything.
+        options: The command's.
+    """
+
+    table: Table
+    scale_name: str
+    seeds: Sequence[int]
+    forms: Sequence[str]
+    out: Path
+    options: Mapping[str, Any]
+
+    @property
+    def scale(self) -> Scale:
+        """How much is done."""
+        return self.table.scales[self.scale_name]
+
+    def cells(self, forms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+        """Return the cells of some forms and seeds, whether they are to be run or not."""
+        return cells_of(self.table, self.scale, seeds=seeds, forms=forms, steps=self.options["steps"])
+
+
+def reproduce(name: str, options: Mapping[str, Any]) -> None:
+    """Do it, or with ``--dry-run`` say what would be done.
+
+    Raises:
+        UsageError: The request makes no sense, or the folder holds something else.
+        MobjError: Cells failed; the table of the others has been printed.
+    """
+    start_logging()
+    refuse_empty_options(options)
+    request = _request(name, options)
+    cells = chosen(request.cells(request.forms, request.seeds), options["only"])
+    _refuse_foreign(request)
+    if options["dry_run"]:
+        _print_forecast(request, cells)
+        return
+    if options["device"] != "auto":
+        from reference_models.training import resolve_device
+
+        resolve_device(options["device"])  # refused once, not cell by cell
+    make_folder(request.out)
+    about = {"schema_version": 1, "table": request.table.name, "scale": request.scale_name}
+    write_atomically(request.out / ABOUT, to_json(about).encode())
+    with resumable(same_command()):
+        found = _data(request, sorted({cell.column for cell in cells}, key=list(request.table.columns).index))
+    works = {cell.name: _work(request, cell, found) for cell in cells}
+    failed = _run(request, list(works.values()))
+    _finish(request, found, cells)
+    if failed:
+        raise MobjError(f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}.")
+
+
+def _request(name: str, options: Mapping[str, Any]) -> Request:
+    table = find_table(name)
+    scale = table.scales[options["scale"]]
+    seeds = list(range(scale.seeds)) if options["seeds"] is None else parse_seeds(options["seeds"])
+    form = options["form"]
+    forms = tuple(scale.forms) if form is None else FORMS if form == "both" else (form,)
+    out = Path(options["out"] or f"reproduction/{name}-{options['scale']}")
+    return Request(table, options["scale"], seeds, forms, out, options)
+
+
+def _refuse_foreign(request: Request) -> None:
+    """Raise unless the folder is empty, missing, or of this table and scale."""
+    import json
+
+    out = request.out
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        about = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+        table, scale = about["table"], about["scale"]
+    except (OSError, ValueError, LookupError, TypeError):
+        raise UsageError(f"{out} holds something else than a reproduction; choose another --out.") from None
+    if (table, scale) != (request.table.name, request.scale_name):
+        raise UsageError(
+            f"{out} holds {table} at scale {scale}, not {request.table.name} at "
+            f"{request.scale_name}; choose another --out."
+        )
+
+
+# --- data -----------------------------------------------------------------------------------------------
+
+
+def _data(request: Request, columns: Sequence[str]) -> dict[str, tuple[Path, Manifest]]:
+    """Return each column's data set, drawn if need be."""
+    found = {}
+    for column in columns:
+        found[column] = _data_of(request, column)
+        for note in found[column][1].notes:
+            say(f"WARNING: {request.table.columns[column].data}: {note}")
+    return found
+
+
+def _data_of(request: Request, column: str) -> tuple[Path, Manifest]:
+    preset = request.table.columns[column].data
+    if request.options["data"]:
+        return _own(request, preset)
+    plan = data_sets.plan_of(preset, request.scale, request.options)
+    folder = request.out / "data" / preset
+    return folder, data_sets.draw(plan, folder, preset)
+
+
+def _own(request: Request, preset: str) -> tuple[Path, Manifest]:
+    unresolved = {**request.options, "digits": "bundled"}  # of whatever digits the data are
+    plan = data_sets.plan_of(preset, request.scale, unresolved)
+    return data_sets.own(Path(request.options["data"]), preset, plan)
+
+
+def _work(request: Request, cell: Cell, data: Mapping[str, tuple[Path, Manifest]]) -> Work:
+    folder, manifest = data[cell.column]
+    threads = request.options["threads"] or (1 if request.options["jobs"] > 1 else None)
+    return Work(
+        table=request.table.name,
+        scale=request.scale,
+        cell=cell,
+        out=request.out,
+        data=folder,
+        data_identity=manifest.identity,
+        device=request.options["device"],
+        threads=threads,
+    )
+
+
+# --- running --------------------------------------------------------------------------------------------
+
+
+def _run(request: Request, works: Sequence[Work]) -> list[str]:
+    """Run what is not finished; return the names of the cells that failed."""
+    from cli.reproduction.scheduling import run_here, run_in_processes
+
+    left = [work for work in works if result_of(work) is None]
+    if len(left) < len(works):
+        say(f"{len(works) - len(left)} of {len(works)} cells are finished already.")
+    failed: list[str] = []
+    jobs = min(request.options["jobs"], len(left))
+    # In this process, training deals with SIGTERM itself: it ends the step and saves first.
+    with (
+        resumable(same_command(), sigterm=jobs > 1),
+        progress(request.table.name, sum(work.cell.steps for work in left), "steps") as advance,
+    ):
+
+        def tell(work: Work) -> Tell:
+            return lambda steps, note: advance(steps, None if note is None else f"{work.cell.name}: {note}")
+
+        def ended(work: Work, failure: str | None) -> None:
+            if failure is not None:
+                failed.append(work.cell.name)
+            say(f"{work.cell.name}: " + (f"FAILED: {failure}" if failure else _in_short(request.table, work)))
+
+        if jobs > 1:
+            run_in_processes(left, jobs, tell, ended)
+        else:
+            run_here(left, tell, ended)
+    return failed
+
+
+def _in_short(table: Table, work: Work) -> str:
+    (group,) = groups_of(table, [(work.cell, result_of(work), None)])
+    figures = ((name, group.summary(metric), metric.digits) for name, metric in table.metrics.items())
+    return ", ".join(f"{name} {figure(summary, digits)}" for name, summary, digits in figures)
+
+
+# --- the result -----------------------------------------------------------------------------------------
+
+
+def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: Sequence[Cell]) -> None:
+    groups = _groups(request, data, asked)
+    notes = [
+        f"{request.table.columns[column].data}: {note}."
+        for column, (_, each) in data.items()
+        for note in each.notes
+    ]
+    command = same_command()
+    content = table_document(request.table, request.scale_name, groups, command, notes)
+    page = markdown(request.table, request.scale_name, request.scale, groups, command, notes)
+    write_files(request.out, page, content)
+    if request.options["as_json"]:
+        emit_json(content)
+        return
+    header, lines = main_rows(request.table, groups)
+    emit_table(lines, header)
+    for title, text, (more_header, more) in extras(request.table, groups):
+        click.echo(f"\n{title}. {text}")
+        emit_table(more, more_header)
+    click.echo(f"\ntable: {request.out / 'table.md'}; pictures: {request.out / 'runs'}")
+
+
+def _groups(
+    request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: Sequence[Cell]
+) -> list[Group]:
+    """Return what is known of every cell: those asked for, and whatever was finished before with these settings.
+
+    Seeds that were run before are in the table as well, whatever --seeds says now: all of them, or it says nothing.
+    """
+    names = {cell.name for cell in asked}
+    outcomes = []
+    for cell in request.cells(FORMS, _seeds_there(request)):
+        if cell.column not in data and (cell.name not in names):
+            data = {**data, **_data_there(request, cell.column)}
+        if cell.column not in data:
+            continue
+        work = _work(request, cell, data)
+        result, failure = result_of(work), failure_of(work)
+        if cell.name in names or result or failure:
+            outcomes.append((cell, result, failure))
+    return groups_of(request.table, outcomes)
+
+
+def _data_there(request: Request, column: str) -> dict[str, tuple[Path, Manifest]]:
+    """Return the data set of a column that is not asked for now, if it was drawn before."""
+    from multiobj_data.manifest import MANIFEST, Manifest
+
+    preset = request.table.columns[column].data
+    folder = request.out / "data" / preset
+    if request.options["data"] or not (folder / MANIFEST).exists():
+        return {}
+    return {column: (folder, Manifest.read(folder))}
+
+
+def _seeds_there(request: Request) -> list[int]:
+    found = (re.fullmatch(r"seed-(\d+)", path.name) for path in request.out.glob("runs/*/*/seed-*"))
+    return sorted({*request.seeds, *(int(match[1]) for match in found if match)})
+
+
+# --- --dry-run ------------------------------------------------------------------------------------------
+
+
+def _print_forecast(request: Request, cells: Sequence[Cell]) -> None:
+    from cli.reproduction.estimate import forecast
+
+    seconds = forecast(
+        cells, {cell.column: _image_shape(request, cell.column) for cell in cells}, request.options["device"]
+    )
+    if request.options["as_json"]:
+        rows = [
+            {"cell": cell.name, "steps": cell.steps, "seconds": round(seconds[cell.group], 1)}
+            for cell in cells
+        ]
+        emit_json({"schema_version": 1, "table": request.table.name, "cells": rows})
+        return
+    emit_table(
+        [(cell.name, f"{cell.steps:,}", f"about {duration(seconds[cell.group])}") for cell in cells],
+        ("cell", "steps", "training"),
+    )
+    total = sum(seconds[cell.group] for cell in cells)
+    click.echo(
+        f"{len(cells)} cells, about {duration(total)} of training one after the other; drawing the data not counted."
+    )
+
+
+def _image_shape(request: Request, column: str) -> tuple[int, int, int]:
+    from multiobj_data.plan import draw_scenes
+
+    tiny = replace(request.scale, train=1, test=1)
+    plan = data_sets.plan_of(
+        request.table.columns[column].data, tiny, {**request.options, "digits": "bundled"}
+    )
+    height, width, channels = draw_scenes(plan.generator, 0, "train", 0, 1).image.shape[1:]
+    return height, width, channels

@@ -1,0 +1,182 @@
+"""The tables as data: ``tables.toml``, read into plain types."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from multiobj_data.errors import UsageError, did_you_mean, quoted
+
+FORMS = ("exact", "faithful")
+"""The number of objects enumerated; or all as in the paper's code."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column of figures in a paper's table.
+
+    Attributes:
+        of: Our metric's name.
+        digits: After the point in our figures.
+        published: After the point in the paper's.
+        sign: Factor on our metric.
+    """
+
+    of: str
+    digits: int
+    published: int
+    sign: int = 1
+
+
+@dataclass(frozen=True)
+class Column:
+    """One data set of a table.
+
+    Attributes:
+        about: What is in it.
+        data: Preset of `multiobj_data.presets`.
+    """
+
+    about: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to train a row: a model's preset, with settings over it."""
+
+    preset: str | None = None
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Attributes:
+        name: As in the paper.
+        model: Our id.
+        forms: Form -> how it is trained.
+        published: Column -> metric -> mean and, if given, standard deviation.
+        settings: In every form and column.
+        columns: Column -> settings there.
+    """
+
+    name: str
+    model: str
+    forms: Mapping[str, Form]
+    published: Mapping[str, Mapping[str, Sequence[float]]]
+    settings: Settings = field(default_factory=dict)
+    columns: Mapping[str, Settings] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a table's work is done.
+
+    Attributes:
+        about: For the user.
+        steps: Training steps.
+        batch_size: Images a step.
+        seeds: How many, from 0.
+        forms: Which are trained unless the user says otherwise.
+        train: Training scenes; ``None``: as many as the preset has.
+        test: Test scenes, likewise.
+        samples: Images drawn from each model to see whether objects overlap.
+        draws: Gradients drawn for each estimator.
+        baseline_steps: Steps by which a baseline learns what a trained model costs.
+        settings: Of every model, over all others but those of row and column.
+    """
+
+    about: str
+    steps: int
+    batch_size: int
+    seeds: int
+    forms: Sequence[str]
+    train: int | None = None
+    test: int | None = None
+    samples: int = 0
+    draws: int = 0
+    baseline_steps: int = 0
+    settings: Settings = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper.
+
+    Attributes:
+        name: On the command line.
+        title: What it is about.
+        source: The paper.
+        differs: What we do otherwise, one sentence each.
+        success: ``metric`` and the value ``at_least`` that a successful seed has.
+        metrics: Its figures, by the paper's names.
+        columns: Its data sets.
+        rows: Its models.
+        scales: How much of it can be asked for.
+        measure: What is measured beside the metrics: nothing, ``"overlap"`` of samples, ``"variance"`` of gradients.
+        settings: Of every model.
+        variance: ``groups`` of parameters, and ``published`` figures by estimator and group.
+    """
+
+    name: str
+    title: str
+    source: str
+    differs: Sequence[str]
+    success: Mapping[str, Any]
+    metrics: Mapping[str, Metric]
+    columns: Mapping[str, Column]
+    rows: Sequence[Row]
+    scales: Mapping[str, Scale]
+    measure: str = ""
+    settings: Settings = field(default_factory=dict)
+    variance: Mapping[str, Any] = field(default_factory=dict)
+
+    def row(self, name: str) -> Row:
+        """Return the row of this name."""
+        return next(row for row in self.rows if row.name == name)
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return tomllib.loads((files("cli.reproduction") / "tables.toml").read_text(encoding="utf-8"))
+
+
+def table_names() -> list[str]:
+    """Return the names of all tables."""
+    return [name for name in _document() if name != "scales"]
+
+
+def find_table(name: str) -> Table:
+    """Return the table of this name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in table_names():
+        raise UsageError(f"no table named {quoted(name)}.{did_you_mean(name, table_names())}")
+    values = _document()[name]
+    own = values.get("scales", {})
+    return Table(
+        name=name,
+        metrics={key: Metric(**metric) for key, metric in values["metrics"].items()},
+        columns={key: Column(**column) for key, column in values["columns"].items()},
+        rows=tuple(_row(row) for row in values["rows"]),
+        scales={key: Scale(**(scale | own.get(key, {}))) for key, scale in _document()["scales"].items()},
+        **{key: values[key] for key in _plain_fields() if key in values},
+    )
+
+
+def _plain_fields() -> set[str]:
+    return {each.name for each in fields(Table)} - {"name", "metrics", "columns", "rows", "scales"}
+
+
+def _row(values: Mapping[str, Any]) -> Row:
+    return Row(**{**values, "forms": {name: Form(**form) for name, form in values["forms"].items()}})

@@ -1,0 +1,122 @@
+"""The files of a reproduction: ``table.md``, ready for a page of results, and ``table.json``."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cli.reproduction.results import (
+    Group,
+    document,
+    main_rows,
+    overlap_rows,
+    variance_protocol,
+    variance_rows,
+)
+from cli.reproduction.tables import Scale, Table
+from multiobj_data.files import to_json, write_atomically
+
+OVERLAP = (
+    "Samples of the model in which objects keep apart, all seeds together, with 95 % Wilson intervals (which know "
+    "nothing of the spread between seeds). Windows overlap where they share area: of samples of two objects or more. "
+    "Ink overlaps where two objects both paint a pixel brighter than `mask_level`: of samples with two or more that "
+    "paint any such."
+)
+
+
+def variance_sentence(protocol: Mapping[str, int]) -> str:
+    """Return how the variances were measured."""
+    batch, draws, learnt = protocol["batch"], protocol["draws"], protocol["baseline_steps"]
+    return (
+        f"Gradients at the same trained parameters on one batch of {batch} test scenes, {draws:,} draws each, of the "
+        f"loss's mean over the batch (of its sum: times {batch**2:,}). `baseline` and `nvil`: their baseline learnt "
+        f"{learnt:,} steps at these parameters first; it is in no group. Var of norm is the report's figure; the trace "
+        "of the covariance is the estimator's true variance."
+    )
+
+
+def markdown(
+    table: Table, scale_name: str, scale: Scale, groups: Sequence[Group], command: str, notes: Sequence[str]
+) -> str:
+    """Return the page: the table, what belongs to it, and how it was made."""
+    parts = [
+        f"## {table.title}\n",
+        f"{table.source}. Scale `{scale_name}`: {scale.about}. Ours: mean ± standard deviation over all seeds, "
+        "none left out; a seed that failed counts as unsuccessful.\n",
+        f"```bash\n{command}\n```\n",
+        markdown_table(*main_rows(table, groups)),
+    ]
+    for title, text, rows in extras(table, groups):
+        parts += [f"### {title}\n", f"{text}\n", markdown_table(*rows)]
+    told = [*table.differs, *notes]
+    told += [
+        f"{group.name}, seed {seed}: {reason}" for group in groups for seed, reason in group.failed.items()
+    ]
+    parts.append("\n".join(f"- {sentence}" for sentence in told) + "\n")
+    parts.append("Made with " + "; ".join(f"{name} {value}" for name, value in made_with().items()) + ".\n")
+    return "\n".join(parts)
+
+
+def extras(table: Table, groups: Sequence[Group]) -> list[tuple[str, str, Any]]:
+    """Return what is measured beside the table: title, how, header and lines."""
+    found: list[tuple[str, str, Any]] = []
+    if (rows := overlap_rows(table, groups))[1]:
+        found.append(("Samples without overlap", OVERLAP, rows))
+    if (protocol := variance_protocol(groups)) is not None:
+        found.append(("Variance by estimator", variance_sentence(protocol), variance_rows(table, groups)))
+    return found
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    rows = [header, ["---"] * len(header), *lines]
+    return (
+        "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows) + "\n"
+    )
+
+
+def made_with() -> dict[str, str]:
+    """Return hardware and versions."""
+    import torch
+
+    from metrics.evaluation.environment import environment
+
+    hardware = {"CPU": _processor(), "cores": str(os.cpu_count())}
+    if torch.cuda.is_available():
+        hardware["GPU"] = torch.cuda.get_device_name()
+    return hardware | environment()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
+def table_document(
+    table: Table, scale_name: str, groups: Sequence[Group], command: str, notes: Sequence[str]
+) -> dict[str, Any]:
+    """Return what ``--json`` prints and ``table.json`` holds."""
+    return {
+        "schema_version": 1,
+        "table": table.name,
+        "source": table.source,
+        "scale": scale_name,
+        "command": command,
+        "success": dict(table.success),
+        "rows": document(table, groups),
+        "notes": [*table.differs, *notes],
+        "made_with": made_with(),
+    }
+
+
+def write_files(out: Path, page: str, content: Mapping[str, Any]) -> None:
+    """Write both files."""
+    write_atomically(out / "table.md", page.encode())
+    write_atomically(out / "table.json", to_json(dict(content)).encode())
