@@ -107,9 +107,8 @@ class AIRConfig(ModelConfig):
         self.build_penalties()
 
     def _check_number(self, name: str, value: object) -> None:
-        if isinstance(value, str | bool | tuple):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return
-        assert isinstance(value, int | float)
         if name in _SIGNED:
             if not math.isfinite(value):
                 raise UsageError(f"air: {name} must be a number, got {value}.")
