@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from cli.console import emit_json, progress, refuse_empty_options, say, start_logging
+from cli.evaluation_data import evaluation_data, refuse_damage, refuse_other_size
 from cli.options import device_option, json_option
-from cli.request import digits_root_for
 from cli.results import print_by, print_tables, ready_folder, ready_for_table, whole_document, write_results
 from cli.samples import print_samples, ready_samples
 from cli.subjects import Subject, find_subject
@@ -126,9 +126,9 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     _refuse_early(options)
     with redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a model prints
         subject = find_subject(checkpoint, options)
-        with _source(subject.reference, options) as source:
-            _refuse_damage(source)
-            _refuse_other_size(subject.predictor, source, options)
+        with evaluation_data(subject.reference, options) as source:
+            refuse_damage(source)
+            refuse_other_size(subject.predictor, source, options)
             score_samples = ready_samples(subject, source, options)
             out = ready_folder(subject.beside, len(source), options)
             result = _score(subject, source, options)
@@ -182,46 +182,6 @@ def _score(subject: Subject, source: Any, options: dict[str, Any]) -> Any:
             dataset=_about(source),
             protocol={"split": options["split"], "limit": options["limit"]},
             on_progress=advance,
-        )
-
-
-# -- on which data
-
-
-def _source(reference: dict[str, Any] | None, options: dict[str, Any]) -> Any:
-    from contextlib import nullcontext
-
-    from multiobj_data.loading import find_split, open_dataset
-
-    if options["data"]:
-        return nullcontext(open_dataset(options["data"], options["split"]))
-    manifest = (reference or {}).get("manifest")
-    generator = manifest.get("generator") if isinstance(manifest, dict) else None
-    root = digits_root_for(str(generator), options["digits_root"])
-    return find_split(reference or {}, options["split"], say, digits_root=root)
-
-
-def _refuse_damage(source: Any) -> None:
-    """Compare the split's bytes with the manifest: figures of damaged scenes look like any others."""
-    from multiobj_data.errors import VerificationError, repair_hint
-    from multiobj_data.journal import is_whole
-
-    for shard in source.shards:
-        if not is_whole(source.folder, shard):
-            raise VerificationError(
-                f"{source.folder / shard.file}: expected the bytes that the manifest records, got others; "
-                f"{repair_hint(source.folder)}."
-            )
-
-
-def _refuse_other_size(predictor: Any, source: Any, options: dict[str, Any]) -> None:
-    from multiobj_data.errors import UsageError
-
-    wanted = getattr(predictor, "image_shape", None)
-    if wanted is not None and tuple(wanted) != tuple(source.image_shape):
-        raise UsageError(
-            f"the model was trained on images of {tuple(wanted)}, {options['data']} has {tuple(source.image_shape)} "
-            "(height, width, channels); evaluate it on data of its own size."
         )
 
 

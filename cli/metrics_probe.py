@@ -116,15 +116,15 @@ def probe_command(checkpoint: str | None, **options: Any) -> None:
 
 
 def _probe(checkpoint: str | None, options: dict[str, Any]) -> Any:
-    from cli.evaluate import _refuse_damage, _refuse_other_size, _source
+    from cli.evaluation_data import evaluation_data, refuse_damage, refuse_other_size
     from cli.subjects import find_subject
     from metrics.slots.probing import PROBES, probe_slots
     from multiobj_data.loading import batches
 
     subject = find_subject(checkpoint, options)
-    with _source(subject.reference, options) as source:
-        _refuse_damage(source)
-        _refuse_other_size(subject.predictor, source, options)
+    with evaluation_data(subject.reference, options) as source:
+        refuse_damage(source)
+        refuse_other_size(subject.predictor, source, options)
         total = min(options["limit"] or len(source), len(source))
         with progress("probe", total, "scenes") as advance:
             return probe_slots(

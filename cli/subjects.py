@@ -88,7 +88,7 @@ def find_subject(checkpoint: str | None, options: dict[str, Any]) -> Subject:
         return Subject(
             baseline_predictor(baseline), f"baseline {baseline}", None, Path(f"{baseline}-evaluation")
         )
-    from reference_models.training import resolve_device
+    from multiobj_data.devices import resolve_device
 
     device = resolve_device(options["device"])
     if checkpoint:

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.loading import SceneSource
 from reference_models.base import SceneModel
@@ -19,7 +20,7 @@ from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
 from reference_models.runs import Run, TrainingResult
 from reference_models.stacking import Stack
-from reference_models.training import Progress, check_counts, deferred_interrupt, open_run, resolve_device
+from reference_models.training import Progress, check_counts, deferred_interrupt, open_run
 
 
 def train_together(

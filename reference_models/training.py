@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
 from multiobj_data.files import make_folder
 from multiobj_data.journal import hold_lock
@@ -145,23 +144,6 @@ def open_run(
             yield run
         finally:
             run.log.close()
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device called ``name``; ``"auto"`` is CUDA where there is one.
-
-    Raises:
-        UsageError: No such device on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device: expected auto, cpu or cuda, got {name!r}.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: this machine has no CUDA device that PyTorch can use; take --device cpu.")
-    return device
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
         _print_forecast(request, cells)
         return
     if options["device"] != "auto":
-        from reference_models.training import resolve_device
+        from multiobj_data.devices import resolve_device
 
         resolve_device(options["device"])  # refused once, not cell by cell
     make_folder(request.out)

@@ -15,8 +15,8 @@ def seconds_a_step(cell: Cell, image_shape: tuple[int, int, int], device: str) -
     """Return the seconds that a training step takes, without anything else that a run does."""
     import torch
 
+    from multiobj_data.devices import resolve_device
     from reference_models.checkpoints import build_model
-    from reference_models.training import resolve_device
 
     place = resolve_device(device)
     model: Any = build_model(cell.model, cell.settings, image_shape, seed=0).to(place)

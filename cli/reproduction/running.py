@@ -143,9 +143,9 @@ def _train(work: Work, tell: Tell) -> float:
 
 
 def _measure(work: Work, seconds: float, tell: Tell) -> None:
+    from multiobj_data.devices import resolve_device
     from multiobj_data.loading import open_dataset
     from reference_models.checkpoints import load_checkpoint
-    from reference_models.training import resolve_device
 
     table = find_table(work.table)
     tell(0, "scoring")

@@ -18,11 +18,11 @@ from torch.nn.functional import adaptive_avg_pool2d, silu
 
 from metrics.generation.features.protocols import to_bytes
 from metrics.generation.features.weights import (
-    device_called,
     exact_arithmetic,
     read_weights,
     refuse_other_weights,
 )
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import DataError
 from multiobj_data.files import sha256_of, write_atomically
 
@@ -93,7 +93,7 @@ class DomainFeatures:
         stamp: Mapping[str, Any] | None = None,
         device: str = "auto",
     ) -> None:
-        self.device = device_called(device)
+        self.device = resolve_device(device)
         self.network = network.to(self.device).eval()
         self.image_shape = image_shape
         self.stamp: dict[str, Any] = {"network": "domain", "dimensions": DIMENSIONS, **(stamp or {})}

@@ -12,11 +12,11 @@ import torch
 from metrics.generation.features.inception_network import InceptionNetwork
 from metrics.generation.features.protocols import PROTOCOLS, FidProtocol, to_bytes
 from metrics.generation.features.weights import (
-    device_called,
     exact_arithmetic,
     read_weights,
     refuse_other_weights,
 )
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import DataError
 from multiobj_data.files import sha256_of
 
@@ -44,7 +44,7 @@ class InceptionFeatures:
         protocol: FidProtocol = PROTOCOLS["genesis"],
         device: str = "auto",
     ) -> None:
-        self.device = device_called(device)
+        self.device = resolve_device(device)
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.protocol = protocol
         self.stamp: dict[str, Any] = {

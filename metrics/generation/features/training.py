@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from metrics.generation.features.domain import DomainNetwork, save_domain
 from metrics.generation.features.domain_targets import Targets
-from metrics.generation.features.weights import device_called, one_thread
+from metrics.generation.features.weights import one_thread
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import DataError, UsageError
 from multiobj_data.loading import SceneSource, batches
 
@@ -64,7 +65,7 @@ def train_domain_features(
         )
     targets = Targets.found_in(scenes for _, scenes in batches(source, _READ))
     answers = _answers(targets, source, len(source))
-    where = device_called(device)
+    where = resolve_device(device)
     with one_thread():
         network = _trained(targets, source, answers, where, seed, steps, on_progress)
         network.scale.fill_(_spread(network.eval(), source, where))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from multiobj_data.errors import DataError, UsageError
+from multiobj_data.errors import DataError
 
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -76,23 +76,6 @@ def refuse_other_weights(path: str | Path, wanted: Mapping[str, Any], found: Any
             f"{path}: the weights are not those of {what}: {', '.join(sorted(map(str, wrong))[:3])}{more} are missing, "
             "unknown or of another shape."
         )
-
-
-def device_called(name: str) -> torch.device:
-    """Return the device of this name; ``"auto"`` is CUDA where there is one.
-
-    Raises:
-        UsageError: If this machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"device: expected auto, cpu or cuda, got {name!r}.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: this machine has no CUDA device that PyTorch can use; take --device cpu.")
-    return device
 
 
 @contextmanager
