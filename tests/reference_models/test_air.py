@@ -21,7 +21,7 @@ SHAPE = (12, 10, 1)
 
 
 def air(shape: tuple[int, int, int] = SHAPE, **config: Any) -> AIR:
-    model = build_model("air", config, shape, seed=0).double()
+    model = build_model("air", config, shape, seed=0).double().eval()  # the prior as it is in the end
     assert isinstance(model, AIR)
     return model
 

@@ -186,7 +186,6 @@ def test_a_constraint_of_ones_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         ({"size_range": "9,3"}, "expected 0 <= low <= high"),
         ({"count_prior": "autoregressive"}, "needs prior autoregressive"),
         ({"count_prior": "categorical", "count_weights": "0,0"}, "not all 0"),
-        ({"count_prior": "learned", "anneal": "linear"}, "only geometric and per-step"),
         ({"estimator": "vimco", "particles": "1"}, "at least 2 particles"),
         ({"placing": "squashed", "object_scale": "1.5"}, "below 1"),
         ({"estimator": "magic"}, "one of enumerate"),

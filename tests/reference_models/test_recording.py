@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def test_failing_tensorboard_is_told_and_ends_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("tensorboard")
+    before = set(threading.enumerate())
     log = TrainingLog(tmp_path, step=0)
     (events,) = (tmp_path / "tensorboard").iterdir()
     events.unlink()
@@ -45,10 +47,14 @@ def test_failing_tensorboard_is_told_and_ends_nothing(
         for step in (1, 2, 3):
             log.write({"step": step, "total": 1.0})
         log.close()
-    assert [record["step"] for record in TrainingLog(tmp_path, step=9).records] == [1, 2, 3]
+    again = TrainingLog(tmp_path, step=9)
+    assert [record["step"] for record in again.records] == [1, 2, 3]
+    again.close()
     (message,) = caplog.messages
     assert "No space left" in message
     assert "goes on without TensorBoard" in message
+    for thread in set(threading.enumerate()) - before:  # TensorBoard's own may raise long after the test
+        thread.join(timeout=30)
 
 
 def test_curves_show_accuracy_zero_and_whole_steps() -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
 from reference_models import batches, runs
 from reference_models.batches import Batches, noise_generator
 from reference_models.checkpoints import build_model, load_checkpoint
-from reference_models.training import Progress, TrainingResult, resolve_device
+from reference_models.training import Progress, TrainingResult
 
 STEPS = 20
 
@@ -72,6 +73,7 @@ def test_a_log_line_has_the_mean_loss_since_the_last_one(
     assert pairs == pytest.approx([sum(each[:2]) / 2, sum(each[2:]) / 2])
     cpu = torch.device("cpu")
     model = build_model("air", small, source.image_shape, seed=5).train()
+    model.training_step = 1
     first = model.loss(Batches(source, 8, 5, cpu)[1], noise_generator(5, 1, cpu))
     assert each[0] == pytest.approx(first.total.item())
 
