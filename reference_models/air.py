@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Independent
+from torch.nn.functional import avg_pool2d
 
 from multiobj_data.scenes import Prediction
 from reference_models.air_settings import AIRConfig
@@ -28,6 +29,7 @@ from reference_models.parts.constraints import Layout, number_terms
 from reference_models.parts.counts import presence_of, stick_breaking
 from reference_models.parts.estimators import Enumeration
 from reference_models.parts.evidence import Evidence, Latent
+from reference_models.parts.eye import Eye
 from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise
 from reference_models.parts.placing import WHERE
 from reference_models.parts.recurrent import SharedInputLSTM
@@ -40,6 +42,9 @@ class State(NamedTuple):
     hidden: Tensor  # [B, lstm_size]
     cell: Tensor  # [B, lstm_size]
     z: Tensor  # [B, 3 + what_size], the object just found
+    drawn: tuple[
+        Tensor, ...
+    ] = ()  # [B, C, H, W] each, the objects so far alone on canvases, if inference looks at them
 
 
 class Found(NamedTuple):
@@ -58,6 +63,7 @@ class Posterior:
     where: Independent  # [B, K, 3]
     what: Independent  # [B, K, what_size]
     z: Tensor  # [B, K, 3 + what_size]
+    drawn: Tensor | None = None  # [B, K, C, H, W], the objects of z, if inference had to draw them
 
     @property
     def count(self) -> Categorical:
@@ -93,7 +99,9 @@ class AIR(SceneModel):
         self.latents = WHERE + c.what_size
         pixels, window = height * width * channels, channels * c.window_size**2
         activation = {"relu": nn.ReLU, "softplus": nn.Softplus}[c.activation]
-        self.lstm = SharedInputLSTM(pixels, self.latents, c.lstm_size)
+        self.look = Eye(image_shape, c.filters)
+        unexplained = c.difference_features(image_shape)
+        self.lstm = SharedInputLSTM(self.look.features, self.latents + unexplained, c.lstm_size)
         self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * WHERE)
         self.encode = mlp(window, c.code_layers, 2 * c.what_size, activation)
         self.decode = mlp(c.what_size, c.code_layers[::-1], window, activation)
@@ -129,21 +137,22 @@ class AIR(SceneModel):
             noise: Standard normal ``[B * particles, K, 3 + what_size]``, image by image; zeros give the means.
         """
         particles = len(noise) // len(images)
-        gates = _repeat(self.lstm.gates(images.flatten(1)), particles)  # [B, 4 lstm_size]
+        gates = _repeat(self.lstm.gates(self.look(images)), particles)  # [B, 4 lstm_size]
         images = _repeat(images, particles)
         size = self.config.lstm_size
-        state = State(*self.first[None].split([size, size, self.latents], dim=-1))  # [1, ...]: for all alike
+        state = State(*self.first.expand(len(images), -1).split([size, size, self.latents], dim=-1))
         steps, zs = [], []
         for step_noise in noise.unbind(1):
             state, found = self.step(state, images, gates, step_noise)
             steps.append(found)
             zs.append(state.z)
         decisions, where, what = (torch.stack(values, dim=1) for values in zip(*steps, strict=True))
-        return Posterior(decisions, normal_from(where), normal_from(what), torch.stack(zs, dim=1))
+        drawn = torch.stack(state.drawn, dim=1) if state.drawn else None
+        return Posterior(decisions, normal_from(where), normal_from(what), torch.stack(zs, dim=1), drawn)
 
     def step(self, state: State, images: Tensor, gates: Tensor, noise: Tensor) -> tuple[State, Found]:
         """Find one more object, as if there were one."""
-        hidden, cell = self.lstm.step(gates, state.z, (state.hidden, state.cell))
+        hidden, cell = self.lstm.step(gates, self._read(state, images), (state.hidden, state.cell))
         decision, where = self.find(hidden).split([1, 2 * WHERE], dim=-1)
         noise_where, noise_what = noise.split([WHERE, self.config.what_size], dim=-1)
         z_where = reparameterise(where, noise_where)
@@ -151,7 +160,16 @@ class AIR(SceneModel):
         what = self.encode(glimpse.flatten(1))
         z_what = reparameterise(what, noise_what)
         z = torch.cat([z_where, z_what], dim=-1)
-        return State(hidden, cell, z), Found(decision.squeeze(-1), where, what)
+        drawn = (*state.drawn, self.render(z_where, z_what)) if self.config.difference_pool else ()
+        return State(hidden, cell, z, drawn), Found(decision.squeeze(-1), where, what)
+
+    def _read(self, state: State, images: Tensor) -> Tensor:
+        """Return what the recurrent network reads in its next step beside the image."""
+        if not self.config.difference_pool:
+            return state.z
+        unexplained = images - sum(state.drawn)
+        means = avg_pool2d(unexplained, self.config.difference_pool, ceil_mode=True)
+        return torch.cat([state.z, means.flatten(1)], dim=-1)
 
     def split(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return z_where ``[..., 3]`` and z_what ``[..., what_size]`` of ``z``."""
@@ -194,7 +212,7 @@ class AIR(SceneModel):
         return stick_breaking(decisions[0])
 
     def render(self, z_where: Tensor, z_what: Tensor) -> Tensor:
-        """Draw each object alone on a canvas: ``[B, K, C, H, W]``."""
+        """Draw each object alone on a canvas: ``[..., C, H, W]``."""
         height, width, channels = self.image_shape
         size = self.config.window_size
         glimpses = torch.sigmoid(self.decode(z_what)).unflatten(-1, (channels, size, size))
@@ -273,7 +291,8 @@ class AIR(SceneModel):
         """Return what q says about float ``images [B, C, H, W]``, which may have several particles each."""
         z_where, z_what = self.split(q.z)
         image = _repeat(images, len(q.z) // len(images)).flatten(1)  # [B, P]
-        objects = self.render(z_where, z_what).flatten(2)  # [B, K, P]
+        drawn = self.render(z_where, z_what) if q.drawn is None else q.drawn
+        objects = drawn.flatten(2)  # [B, K, P]
         decisions, where = self.priors(q.z)
         return Evidence(
             decisions=q.decisions,
@@ -344,7 +363,7 @@ class AIR(SceneModel):
         noise = noise_of(images, (self.config.max_objects, self.latents), like=x)
         q = self.infer(x, torch.zeros_like(noise))
         count, presence = presence_of(q.count)
-        drawn = self.render(*self.split(q.z))  # [B, K, C, H, W]
+        drawn = self.render(*self.split(q.z)) if q.drawn is None else q.drawn  # [B, K, C, H, W]
         objects = self._first(drawn, count)
         return Prediction(
             presence=presence,

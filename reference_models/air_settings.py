@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multiobj_data import plugins
 from multiobj_data.errors import UsageError
-from reference_models.base import ModelConfig
+from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts import count_priors, estimators
 from reference_models.parts.autoregressive_prior import AutoregressivePrior
 from reference_models.parts.baselines import NeuralBaseline
@@ -32,7 +32,16 @@ ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
 """Setting ``estimator`` -> what it builds; ``baseline`` and ``nvil`` come with the neural baseline."""
 
 _SIGNED = ("decoder_bias", "presence_bias", "where_raw_sd")
-_MAY_BE_ZERO = ("anneal_begin", "number_weight", "margin_weight", "size_tolerance")
+_MAY_BE_ZERO = (
+    "difference_pool",
+    "warm_up",
+    "anneal_begin",
+    "relaxed_ratio",
+    "relax_begin",
+    "number_weight",
+    "margin_weight",
+    "size_tolerance",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,10 @@ class AIRConfig(ModelConfig):
     )
     anneal_begin: int = 0
     anneal_steps: int = 800  # ours
+    # The strict prior makes each window hold one digit, but merges digits that touch: in the end it is relaxed.
+    relaxed_ratio: float = 0.3  # ours; 0: count_ratio to the end
+    relax_begin: int = 1500  # ours
+    relax_steps: int = 2000  # ours
     # Where and what they are
     prior: Literal["standard", "autoregressive"] = "standard"
     learn_scale_prior: bool = False  # ASR code
@@ -71,7 +84,11 @@ class AIRConfig(ModelConfig):
     likelihood: Literal["gaussian", "bernoulli"] = "gaussian"  # bernoulli: the ASR code
     likelihood_sd: float = 0.3  # Pyro
     # Networks
+    filters: tuple[int, ...] = (8, 16, 32)  # ours: of convolutions before the recurrent network; Pyro: none
     lstm_size: int = 256  # Pyro
+    # In every step also read what is still unexplained ("DAIR", Eslami et al. 2016, sec. 4.1), averaged over squares
+    # of so many pixels; 0: the image alone
+    difference_pool: int = 2  # ours
     hidden_size: int = 200  # Pyro: of the step predictor and, without code_sizes, of encoder and decoder
     code_sizes: tuple[int, ...] = ()  # hidden layers of the encoder; the decoder has them reversed
     activation: Literal["relu", "softplus"] = "relu"  # of encoder and decoder; softplus: the ASR code
@@ -96,6 +113,10 @@ class AIRConfig(ModelConfig):
     def __post_init__(self) -> None:
         for field in fields(self):
             self._check_number(field.name, getattr(self, field.name))
+        if any(isinstance(size, bool) or size < 1 for size in (*self.filters, *self.code_sizes)):
+            raise UsageError(
+                f"air: filters and code_sizes: expected sizes of 1 or more, got {self.filters}, {self.code_sizes}."
+            )
         impossible = [n for n in self.allowed_counts if not 0 <= n <= self.max_objects]
         if impossible:
             raise UsageError(f"air: allowed_counts: {impossible[0]} is not in 0..{self.max_objects}.")
@@ -138,6 +159,13 @@ class AIRConfig(ModelConfig):
         """Hidden layers of the encoder."""
         return self.code_sizes or (self.hidden_size,)
 
+    def difference_features(self, image_shape: ImageShape) -> int:
+        """Return how many numbers describe what is unexplained of an image."""
+        if not self.difference_pool:
+            return 0
+        height, width, channels = image_shape
+        return channels * math.ceil(height / self.difference_pool) * math.ceil(width / self.difference_pool)
+
     def build_estimator(self) -> estimators.Estimator:
         """Return the estimator of the gradient with respect to N."""
         return ESTIMATORS[self.estimator](self)
@@ -160,10 +188,12 @@ class AIRConfig(ModelConfig):
 
     def decision_prior_at(self, step: float) -> Tensor:
         """Return the decisions' prior logits ``[K]`` at a training step, float64, where they are not learned."""
-        annealing = count_priors.Annealing(
-            self.anneal, self.anneal_start, self.anneal_begin, self.anneal_steps
-        )
-        odds = annealing.odds(self.count_ratio, step)
+        c = self
+        falling = count_priors.Annealing(c.anneal, c.anneal_start, c.anneal_begin, c.anneal_steps)
+        odds = falling.odds(c.count_ratio, step)
+        if c.relaxed_ratio:
+            rising = count_priors.Annealing("log-linear", odds, c.relax_begin, c.relax_steps)
+            odds = rising.odds(c.relaxed_ratio, step)
         if self.count_prior == "categorical":
             return count_priors.categorical(self.max_objects, self.count_weights)
         kind = count_priors.per_step if self.count_prior == "per-step" else count_priors.geometric

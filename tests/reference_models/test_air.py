@@ -15,6 +15,7 @@ from reference_models.air import AIR
 from reference_models.base import noise_of
 from reference_models.checkpoints import build_model
 from reference_models.parts.counts import at_least
+from reference_models.parts.eye import Eye
 from reference_models.parts.nets import output_layer
 
 SHAPE = (12, 10, 1)
@@ -134,7 +135,7 @@ def test_window_at_the_prior_mean_is_a_centred_third_of_the_canvas() -> None:
 
 
 def test_image_is_read_as_by_a_standard_lstm() -> None:
-    model = air()
+    model = air(filters=(), difference_pool=0)
     cell = torch.nn.LSTMCell(120 + 53, 256).double()
     order = torch.cat(
         [torch.arange(512), torch.arange(768, 1024), torch.arange(512, 768)]
@@ -153,6 +154,33 @@ def test_image_is_read_as_by_a_standard_lstm() -> None:
     torch.testing.assert_close(first_go, logit)
 
 
+def test_each_step_reads_what_the_objects_before_leave_unexplained(small: dict[str, Any]) -> None:
+    model = air(**small, difference_pool=4)
+    x, eps = model.as_float(some_images(2)), noise(model, 2)
+    seen: list[Tensor] = []
+    model.lstm.read_step.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    with torch.no_grad():
+        q = model.infer(x, eps)
+        drawn = model.render(*model.split(q.z))  # [2, K, 1, 12, 10]
+    assert q.drawn is not None
+    torch.testing.assert_close(q.drawn, drawn)
+    left = torch.stack([x, x - drawn[:, 0]])[:, :, 0]  # [steps, 2, 12, 10]
+    for step in range(2):
+        blocks = [left[step, :, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(3) for j in range(3)]
+        means = torch.stack(
+            [block.mean((1, 2)) for block in blocks], dim=-1
+        )  # the last column: 2 pixels wide
+        torch.testing.assert_close(seen[step][:, -9:], means)
+
+
+def test_convolutions_keep_the_size_of_what_they_see() -> None:
+    eye = Eye((50, 50, 3), [8, 16, 32])
+    features = eye(torch.randn(16, 3, 50, 50, generator=torch.Generator().manual_seed(0)))
+    assert features.shape == (16, eye.features) == (16, 32 * 7 * 7)
+    assert 0.5 < features.square().mean() / 0.5 < 2  # a ReLU halves the square; the weights make up for it
+    assert Eye((5, 4, 3), []).features == 60
+
+
 def test_samples_hold_as_many_objects_as_asked() -> None:
     model = air((40, 40, 3), decoder_bias=4.0)
     count = torch.tensor([0, 1, 3])
@@ -160,7 +188,7 @@ def test_samples_hold_as_many_objects_as_asked() -> None:
     assert images.shape == (3, 40, 40, 3)
     assert (images[0] == 0).all()
     assert (images[1:].amax((1, 2, 3)) > 0.5).all()
-    drawn = air((8, 8, 1), count_ratio=0.9).sample(40, torch.Generator().manual_seed(0))
+    drawn = air((8, 8, 1), relaxed_ratio=0.9).sample(40, torch.Generator().manual_seed(0))
     assert (drawn.amax((1, 2, 3)) == 0).any()
     assert (drawn.amax((1, 2, 3)) > 0).any()
 

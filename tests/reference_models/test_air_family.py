@@ -196,21 +196,24 @@ def test_impossible_settings_are_refused(settings: dict[str, str], sentence: str
         AIR.from_config(settings, SHAPE)
 
 
-def test_annealed_prior_follows_the_training_step() -> None:
-    air = model(
-        count_prior="geometric", anneal="log-linear", anneal_start=1e4, anneal_steps=100, count_ratio=1e-4
-    )
+def test_count_prior_tightens_and_is_relaxed_as_training_goes() -> None:
+    tightening = {"count_prior": "geometric", "anneal_start": 1e4, "anneal_steps": 100, "count_ratio": 1e-4}
+    relaxing = {"relaxed_ratio": 1.0, "relax_begin": 200, "relax_steps": 100}
+    air = model(**tightening, **relaxing)
     z = torch.zeros(1, 3, air.latents, dtype=torch.float64)
-    air.train()
-    ends = []
-    for step in (0, 50, 100, 10_000):
+
+    def odds(step: int) -> float:
         air.training_step = step
-        ends.append(stick_breaking(air.priors(z)[0][0]).probs[3].item())
-    assert ends[0] > 0.99
-    assert ends[1] == pytest.approx(0.25)
-    assert ends[2] == ends[3] < 1e-10
-    air.training_step = 0
-    assert stick_breaking(air.eval().priors(z)[0][0]).probs[3].item() == ends[3]
+        p = stick_breaking(air.priors(z)[0][0]).probs
+        return float(p[3] / p[2])
+
+    air.train()
+    expected = {0: 1e4, 50: 1.0, 100: 1e-4, 200: 1e-4, 250: 1e-2, 300: 1.0, 10_000: 1.0}
+    assert {step: odds(step) for step in expected} == pytest.approx(expected)
+    air.eval()
+    assert odds(0) == pytest.approx(1.0)
+    air = model(**tightening, relaxed_ratio=0.0).train()
+    assert odds(10_000) == pytest.approx(1e-4)
 
 
 @pytest.mark.parametrize("placing", [LogNormalScale(0.3, 0.2, 0.5), Squashed(0.27, 0.22, 1.0)])
