@@ -27,8 +27,6 @@ class AIRpPriorConfig(AIRConfig):
     object_scale_sd: float = 0.2236  # ASR code: variance 0.05 of the logit
     position_sd: float = 1.0  # ASR code: before tanh
     likelihood: Literal["gaussian", "bernoulli"] = "bernoulli"  # ASR code
-    code_sizes: tuple[int, ...] = (512, 256)  # ASR code
-    activation: Literal["relu", "softplus"] = "softplus"  # ASR code
 
 
 class AIRpPrior(AIR):

@@ -76,8 +76,8 @@ class AIRConfig(ModelConfig):
     prior: Literal["standard", "autoregressive"] = "standard"
     learn_scale_prior: bool = False  # ASR code
     placing: Literal["log-normal", "squashed"] = "log-normal"
-    object_scale: float = 1 / 3  # Pyro: inverse scale 3; median window side over canvas side
-    object_scale_sd: float = 0.2  # ours: of the log scale; at 0.1, large digits are taken for two
+    object_scale: float = 0.38  # ours: median window side over canvas side, 19 of 50 pixels; Pyro: inverse scale 3
+    object_scale_sd: float = 0.1  # ours: of the log scale; at 0.2, some seeds learn windows of two digits that touch
     position_sd: float = 0.5  # ours: of the centre; the canvas reaches from -1 to 1
     what_size: int = 50  # Pyro
     window_size: int = 28  # Pyro: the size of an MNIST digit

@@ -110,6 +110,7 @@ def settings_of(table: Table, scale: Scale, row: Row, form: str, column: str) ->
         table.settings,
         chosen.settings,
         scale.settings,
+        scale.exact if form == "exact" else {},
         row.settings,
         row.columns.get(column, {}),
     )

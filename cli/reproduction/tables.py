@@ -92,6 +92,7 @@ class Scale:
         draws: Gradients drawn for each estimator.
         baseline_steps: Steps by which a baseline learns what a trained model costs.
         settings: Of every model, over all others but those of row and column.
+        exact: The same, of models in their exact form.
     """
 
     about: str
@@ -105,6 +106,7 @@ class Scale:
     draws: int = 0
     baseline_steps: int = 0
     settings: Settings = field(default_factory=dict)
+    exact: Settings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def test_z_where_and_boxes_round_trip() -> None:
 
 
 def test_window_at_the_prior_mean_is_a_centred_third_of_the_canvas() -> None:
-    boxes = air((60, 60, 1)).windows(torch.zeros(3, dtype=torch.float64)).boxes()
+    boxes = air((60, 60, 1), object_scale=1 / 3).windows(torch.zeros(3, dtype=torch.float64)).boxes()
     torch.testing.assert_close(boxes, torch.tensor([20.0, 20.0, 40.0, 40.0], dtype=torch.float64))
 
 
