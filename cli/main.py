@@ -40,7 +40,8 @@ class _Commands(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             context.fail(f"no command {name!r}.{did_you_mean(name, COMMANDS)}")
-        return getattr(importlib.import_module(f"cli.{name}"), f"{name}_command")
+        module = name.replace("-", "_")
+        return getattr(importlib.import_module(f"cli.{module}"), f"{module}_command")
 
 
 @click.group(
@@ -90,3 +91,7 @@ def _run() -> int:
         click.echo(f"error: cannot write the result to standard output: {error.strerror}.", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":  # as launchers of several processes start it
+    main()

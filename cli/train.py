@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,7 @@ from multiobj_data.errors import MobjError, UsageError
     default=64,
     show_default=True,
     metavar="B",
-    help="Images a step.",
+    help="Images a step, of all processes together.",
 )
 @device_option
 @click.option(
@@ -84,6 +85,16 @@ from multiobj_data.errors import MobjError, UsageError
     help="Steps between checkpoints.",
 )
 @click.option("--together", is_flag=True, help="Train all seeds in one process, step by step at once.")
+@click.option(
+    "--compile", "compile_", is_flag=True, help="Compile the loss: slow first steps, fast later ones."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="bf16: compute in bfloat16 where PyTorch's autocast does; weights stay fp32.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="T", help="CPU threads.  [default: all cores]")
 @click.option("--resume", is_flag=True, help="Go on where the runs in --out stopped.")
 @json_option
@@ -93,22 +104,52 @@ def train_command(model: str, **options: Any) -> None:
     Leaves OUT/seed-S/checkpoint.pt, curves.png and log.jsonl. What a model has learnt is said by
     `mobj evaluate`; the live count accuracy is measured on the first 1,000 scenes of the validation split.
 
+    On several devices, each takes its part of every batch:
+
     \b
     mobj train air --data data/digits --out runs/air --seeds 3
+    torchrun --nproc-per-node 2 -m cli.main train air --data data/digits --out runs/air
     """
+    from reference_models.parallel import launched
+
+    with launched() as workers, _one_voice(workers):
+        _train(model, workers, options)
+
+
+@contextmanager
+def _one_voice(workers: Any) -> Iterator[None]:
+    """Let the first process alone speak: errors are the same in all, unless another is lost."""
+    from reference_models.parallel import LostProcessError
+
+    if workers.first:
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    except LostProcessError:
+        raise
+    except MobjError as error:
+        raise click.exceptions.Exit(error.exit_code) from error
+
+
+def _train(model: str, workers: Any, options: Mapping[str, Any]) -> None:
     from multiobj_data.configuration import parse_assignments
     from multiobj_data.loading import open_dataset
 
     start_logging()
-    seeds = parse_seeds(options["seeds"])
-    settings = _settings(model, options["preset"], parse_assignments(options["settings"]))
-    source = open_dataset(options["data"], "train")
-    validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
+    with workers.unanimous():
+        seeds = parse_seeds(options["seeds"])
+        together = options["together"] and len(seeds) > 1
+        _refuse_beside_together(together, workers, options)
+        settings = _settings(model, options["preset"], parse_assignments(options["settings"]))
+        source = open_dataset(options["data"], "train")
+        validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
     _set_threads(options["threads"])
     out = options["out"] or f"runs/{model.replace(':', '-')}"
     results: dict[int, Any] = {}
     failed: dict[int, str] = {}
-    train_all = _train_together if options["together"] and len(seeds) > 1 else _train_in_turn
+    train_all = _train_together if together else partial(_train_in_turn, workers)
     with resumable(same_command("--resume"), sigterm=False):  # `train` ends the step and saves first
         for seed, outcome in train_all(model, source, validation, out, seeds, settings, options):
             if isinstance(outcome, MobjError):
@@ -121,6 +162,25 @@ def train_command(model: str, **options: Any) -> None:
     )
     if failed:
         raise MobjError(f"{len(failed)} of {len(seeds)} seeds failed: {', '.join(map(str, failed))}.")
+
+
+def _refuse_beside_together(together: bool, workers: Any, options: Mapping[str, Any]) -> None:
+    """Refuse what stacked seeds cannot do.
+
+    Raises:
+        UsageError: Several processes, a compiled loss, or another precision.
+    """
+    asked = {
+        "several processes": not workers.alone,
+        "--compile": options["compile_"],
+        "--precision bf16": options["precision"] != "fp32",
+    }
+    wrong = [name for name, is_asked in asked.items() if is_asked]
+    if together and wrong:
+        raise UsageError(
+            f"--together trains all seeds in one process and single precision, not with {wrong[0]}; "
+            "leave one of them out."
+        )
 
 
 def _validation(folder: str, split: str, splits: Any) -> Any:
@@ -154,11 +214,21 @@ def _settings(model: str, preset: str | None, given: Mapping[str, str]) -> dict[
 
 
 def _train_in_turn(
-    model: str, source: Any, validation: Any, out: str, seeds: list[int], settings: Any, options: Any
+    workers: Any,
+    model: str,
+    source: Any,
+    validation: Any,
+    out: str,
+    seeds: list[int],
+    settings: Any,
+    options: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Yield each seed with its result, or with the error that ended it."""
+    from reference_models.computing import Computing
+    from reference_models.parallel import LostProcessError
     from reference_models.training import train
 
+    computing = Computing(options["compile_"], options["precision"])
     for seed in seeds:
         try:
             with _progress_of(f"{model} seed {seed}", options["steps"]) as show:
@@ -170,10 +240,14 @@ def _train_in_turn(
                     config=settings,
                     validation=validation,
                     on_progress=partial(show, seed),
+                    workers=workers,
+                    computing=computing,
                     **_loop(options),
                 )
             _say_if_nothing_was_done(result, show.done)
             yield seed, result
+        except LostProcessError:
+            raise
         except MobjError as error:
             if len(seeds) == 1 or (isinstance(error, UsageError) and seed == seeds[0]):
                 raise  # there are no others, or they would be refused as well

@@ -203,8 +203,12 @@ class AIR(SceneModel):
             return self.decision_prior[None], where
         if read is not None and self.config.count_prior == "autoregressive":
             return read[0], where
+        return self._scheduled_decisions().to(z)[None], where
+
+    @torch.compiler.disable  # the step is another number each time, for which all would be compiled anew
+    def _scheduled_decisions(self) -> Tensor:
         step = self.training_step if self.training else float("inf")
-        return self.config.decision_prior_at(step).to(z)[None], where
+        return self.config.decision_prior_at(step)
 
     def prior_count(self, like: Tensor) -> Categorical:
         """Return p(N) before anything is known of the objects, with the type and device of ``like``."""

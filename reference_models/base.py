@@ -37,11 +37,11 @@ class Loss:
 
     Attributes:
         terms: Name -> float ``[B]``.
-        weights: Name -> factor in the total; 1 where not named.
+        weights: Name -> factor in the total, a number or a 0-d tensor; 1 where not named.
     """
 
     terms: Mapping[str, Tensor]
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float | Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.terms:
@@ -49,6 +49,12 @@ class Loss:
         for name in self.weights:
             if name not in self.terms:
                 raise ValueError(f"Loss: a weight for {name!r}, which is no term of {', '.join(self.terms)}.")
+        for name, weight in self.weights.items():
+            if isinstance(weight, Tensor) and weight.dim():
+                raise ValueError(
+                    f"Loss: expected one weight for {name!r}, got a tensor {tuple(weight.shape)}; weigh images "
+                    "in the term itself."
+                )
         shapes = {name: tuple(term.shape) for name, term in self.terms.items()}
         if len(set(shapes.values())) > 1 or any(len(shape) != 1 for shape in shapes.values()):
             raise ValueError(f"Loss: expected every term to be [B], got {shapes}.")
@@ -84,12 +90,14 @@ class ModelConfig:
         half_life: Steps after which the step size is half of what it was; it falls smoothly.
         gradient_clip: Largest norm of the gradient over a group of parameters; longer ones are shortened.
         clip_each: Clip the gradient of each tensor by itself instead.
+        warm_up: Steps over which the step size rises linearly to what it would be without; 0: none.
     """
 
     learning_rate: float
     half_life: float
     gradient_clip: float
     clip_each: bool = False
+    warm_up: int = 0
 
 
 class SceneModel(nn.Module, ABC):
@@ -136,7 +144,8 @@ class SceneModel(nn.Module, ABC):
         """Draw the noise of one training step on ``n`` images.
 
         Returns:
-            A tensor on the model's device, or a tuple or dict of such; ``None`` for what is not drawn.
+            A tensor on the model's device, or a tuple or dict of such; ``None`` for what is not drawn. The rows
+            of each belong to the images, image by image, as many to each; a 0-d tensor is every image's.
         """
         raise NotImplementedError(f"{type(self).__name__}: implement loss, or draw and objective.")
 
@@ -144,13 +153,28 @@ class SceneModel(nn.Module, ABC):
         """Return the training loss as a function of its noise alone.
 
         Where several seeds are trained as one, it runs under `torch.func.vmap`: it may not ask for a value
-        (``.item()``, ``if tensor``), and changes buffers in place or not at all.
+        (``.item()``, ``if tensor``), and changes buffers in place or not at all. It may be compiled: then what
+        it reads of `training_step` belongs into a method under ``torch.compiler.disable``.
 
         Args:
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: As `draw` returns it.
         """
         raise NotImplementedError(f"{type(self).__name__}: implement loss, or draw and objective.")
+
+    def after_step(self, means: Mapping[str, Tensor]) -> None:
+        """Change what is learnt, but not by gradient: called after each step of the optimiser, without gradients.
+
+        Such state lies in buffers, so that a resumed run has it; it may not ask for a value, as `objective` may not.
+
+        Args:
+            means: Term of the loss -> its unweighted mean over the batch, a 0-d tensor on the model's device.
+        """
+
+    @property
+    def has_after_step(self) -> bool:
+        """Whether anything is learnt without gradients, in `after_step`."""
+        return type(self).after_step is not SceneModel.after_step
 
     @property
     def has_objective(self) -> bool:

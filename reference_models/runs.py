@@ -16,8 +16,10 @@ from torch import Tensor
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.loading import SceneSource
 from reference_models.base import SceneModel
-from reference_models.batches import Batches, noise_generator
+from reference_models.batches import Batches
 from reference_models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from reference_models.computing import PLAIN, Computing, StepLoss
+from reference_models.parallel import ALONE, Workers
 from reference_models.recording import Record, TrainingLog
 
 VALIDATION_SCENES = 1000
@@ -67,12 +69,15 @@ class Run:
         model_id: The model's name.
         model: The model, on the device of the batches.
         batches: Training data.
-        folder: Where the run's files are; it exists, and no other process writes to it.
+        folder: Where the run's files are; it exists, and no other run writes to it.
         validation: Data with truth for the live count accuracy.
         resume: Go on from the checkpoint if there is one.
+        workers: The processes of the run; the first alone writes.
+        computing: How losses are computed.
 
     Raises:
-        UsageError: There is a checkpoint, and it is not to be resumed or is of another run.
+        UsageError: There is a checkpoint, and it is not to be resumed or is of another run; or the model cannot be
+            trained in this way.
         DataError: The checkpoint or the log is damaged.
     """
 
@@ -85,8 +90,12 @@ class Run:
         validation: SceneSource | None,
         *,
         resume: bool,
+        workers: Workers = ALONE,
+        computing: Computing = PLAIN,
     ) -> None:
         self.model_id, self.model, self.batches = model_id, model, batches
+        self.workers, self.computing = workers, computing
+        self._loss = StepLoss(model, batches, computing, workers, model_id)
         self.path = folder / "checkpoint.pt"
         self.optimiser = torch.optim.Adam(model.parameter_groups(), fused=True)
         self._first_rates = [group["lr"] for group in self.optimiser.param_groups]
@@ -96,8 +105,8 @@ class Run:
         self.sums: dict[str, float] = {}
         if self.path.exists():
             self._load(resume)
-        self.validation = None if validation is None else _first_scenes(validation)
-        self.log = TrainingLog(folder, self.step)
+        self.validation = None if validation is None or not workers.first else _first_scenes(validation)
+        self._log = TrainingLog(folder, self.step) if workers.first else None
         self._warning: str | None = None
         self._logged = (self.step, self.seconds)
         self.start_clock()
@@ -114,23 +123,41 @@ class Run:
         """Do one training step.
 
         Raises:
-            MobjError: The loss or the gradient is not finite; the weights are left as they were.
+            MobjError: The loss or the gradient is not finite; the weights and what `SceneModel.after_step` keeps
+                are left as they were.
         """
         step = self.step + 1
         self.model.train()
         self.model.training_step = step
-        loss = self.model.loss(
-            self.batches[step], noise_generator(self.batches.seed, step, self.batches.device)
-        )
         self.set_learning_rate(step)
+        with self.workers.unanimous():
+            terms, total, means = self._backward(step)
+        if not self.workers.alone:
+            self._average(total, means)
+        norm = self._clip()
+        mean, length, *values = torch.cat([torch.stack([total, norm]), means]).tolist()
+        self.refuse_infinite(step, loss=mean, gradient=length)
+        self.optimiser.step()
+        with torch.no_grad():
+            self.model.after_step(dict(zip(terms, means, strict=True)))
+        self.count_step(step, {"total": mean, **dict(zip(terms, values, strict=True))})
+
+    def _backward(self, step: int) -> tuple[list[str], Tensor, Tensor]:
+        """Compute the gradients; return the names of the terms, the total and the terms' means ``[terms]``."""
+        loss = self._loss(step)
         self.optimiser.zero_grad()
         total = loss.total
         total.backward()
-        norm = self._clip()
-        mean, length, *means = torch.cat([torch.stack([total.detach(), norm]), loss.means()]).tolist()
-        self.refuse_infinite(step, loss=mean, gradient=length)
-        self.optimiser.step()
-        self.count_step(step, {"total": mean, **dict(zip(loss.terms, means, strict=True))})
+        return list(loss.terms), total.detach(), loss.means()
+
+    def _average(self, total: Tensor, means: Tensor) -> None:
+        """Average over the processes what they computed on their parts of the batch."""
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:  # the others may have one
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        self.workers.average([total, means, *gradients, *self._loss.moments()])
 
     def count_step(self, step: int, means: Mapping[str, float]) -> None:
         """Take note that step ``step`` is done, at which the total and the terms had these means."""
@@ -163,12 +190,21 @@ class Run:
     def set_learning_rate(self, step: int) -> None:
         """Set the optimiser to what it is to learn with at step ``step``."""
         # A function of the step alone, so that neither a resume nor the length of the run changes it.
-        decay = 0.5 ** ((step - 1) / self.model.config.half_life)
+        config = self.model.config
+        factor = 0.5 ** ((step - 1) / config.half_life)
+        if step < config.warm_up:
+            factor *= step / config.warm_up
         for group, rate in zip(self.optimiser.param_groups, self._first_rates, strict=True):
-            group["lr"] = rate * decay
+            group["lr"] = rate * factor
 
     def evaluate(self) -> Record:
         """Measure the count accuracy and write a line of the log (its loss: mean since the last line)."""
+        measured = self.workers.on_first(self._measure)
+        record, self.count_accuracy, self.collapsed, self._warning = measured
+        self.sums, self._logged = {}, (self.step, self.seconds)
+        return record
+
+    def _measure(self) -> tuple[Record, float | None, bool | None, str | None]:
         self._count()
         self.stop_clock()
         step, seconds = self._logged
@@ -182,9 +218,12 @@ class Run:
             "steps_per_s": round((self.step - step) / (self.seconds - seconds), 3),
             "elapsed_s": round(self.seconds, 3),
         }
-        self.log.write(record)
-        self.sums, self._logged = {}, (self.step, self.seconds)
-        return record
+        self._write_log(record)
+        return record, self.count_accuracy, self.collapsed, self._warning
+
+    def _write_log(self, record: Record) -> None:
+        if self._log is not None:
+            self._log.write(record)
 
     def new_warning(self) -> str | None:
         """Return the warning that came up since the last call, if any."""
@@ -206,7 +245,7 @@ class Run:
         was_collapsed, self.collapsed = self.collapsed, bool(stuck)
         if self.collapsed and not was_collapsed:
             self._warning = f"the model has collapsed: it counts {stuck[0]} objects in every image."
-            self.log.write({"step": self.step, "warning": self._warning})
+            self._write_log({"step": self.step, "warning": self._warning})
 
     def save(self) -> None:
         """Write the checkpoint and draw the curves.
@@ -215,6 +254,14 @@ class Run:
             MobjError: A file cannot be written; the checkpoint from before is untouched.
         """
         self.stop_clock()
+        self.workers.on_first(self._write)
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
+    def _write(self) -> None:
         extras = {
             "batch_size": self.batches.batch_size,
             "optimiser": self.optimiser.state_dict(),
@@ -222,11 +269,13 @@ class Run:
             "count_accuracy": self.count_accuracy,
             "collapsed": self.collapsed,
             "sums": dict(self.sums),
+            **self.computing.facts(),
         }
         data = self.batches.source.reference
         checkpoint = Checkpoint(self.model_id, self.model, data, self.step, self.batches.seed, extras)
         save_checkpoint(self.path, checkpoint)
-        self.log.draw()
+        if self._log is not None:
+            self._log.draw()
 
     def result(self) -> TrainingResult:
         """Return what the run came to."""
@@ -271,8 +320,10 @@ class Run:
         this = Checkpoint(
             self.model_id, self.model, self.batches.source.reference, self.step, self.batches.seed
         )
+        how = self.computing.facts()
         before = _identity(saved) | {"batch size": saved.extras["batch_size"]}
-        now = _identity(this) | {"batch size": self.batches.batch_size}
+        before |= {name: saved.extras.get(name, usual) for name, usual in PLAIN.facts().items()}
+        now = _identity(this) | {"batch size": self.batches.batch_size, **how}
         for name in before.keys() | now.keys():
             if before.get(name) != now.get(name):
                 was = "other data" if name == "data" else f"{name} {before.get(name)}"

@@ -10,6 +10,7 @@ Letters: S seeds, B images.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ class Stack:
         norms = self._clip()
         rows = torch.cat([torch.stack([totals.detach(), norms], dim=1), means], dim=1).tolist()
         self.optimiser.step()  # spoils the rows that are not finite, and no other
+        if self._objectives[0].model.has_after_step:
+            self._after_step(means)
         self.step = step
         return dict(self._count_step(rows))
 
@@ -107,17 +110,36 @@ class Stack:
             return functional_call(first, (parameters, buffers), (images, noise.of_one(leaves)))
 
         parameters = {name: _turned(parameter) for name, parameter in self.parameters.items()}
-        try:
+        with self._refusal_of("objective"):
             totals, means = vmap(loss_of)(parameters, self.buffers, images, noise.leaves)
+        return totals, means
+
+    @torch.no_grad()
+    def _after_step(self, means: Tensor) -> None:
+        """Let the model change each run's buffers by the means of its terms, ``[S, terms]``."""
+        first = _AfterStep(self._objectives[0])
+
+        def changed(buffers: Any, means: Tensor) -> Any:
+            return functional_call(first, {f"objective.{name}": b for name, b in buffers.items()}, (means,))
+
+        with self._refusal_of("after_step"):
+            after = vmap(changed)(self.buffers, means)
+        for name, buffer in self.buffers.items():
+            buffer.copy_(after[name])
+
+    @contextmanager
+    def _refusal_of(self, method: str) -> Iterator[None]:
+        """Turn what vmap cannot do into the error that ends the command."""
+        try:
+            yield
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise UsageError(
-                f"{self.runs[0].model_id}: its objective cannot be computed for several seeds at once: {reason}; "
+                f"{self.runs[0].model_id}: its {method} cannot be computed for several seeds at once: {reason}; "
                 "train the seeds one after the other."
             ) from error
-        return totals, means
 
     def _rates(self, step: int) -> list[float]:
         """Return the learning rate of each group of parameters."""
@@ -184,6 +206,19 @@ class _Objective(nn.Module):
         loss: Loss = self.model.objective(self.model.as_float(images), noise)
         self.terms = tuple(loss.terms)
         return loss.total, loss.means()
+
+
+class _AfterStep(nn.Module):
+    """What a model changes after a step as a module, whose buffers can be stacked and swapped."""
+
+    def __init__(self, objective: _Objective) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, means: Tensor) -> dict[str, Tensor]:
+        """Return the buffers as the means of the terms, ``[terms]``, leave them, changed in place or set anew."""
+        self.objective.model.after_step(dict(zip(self.objective.terms, means.unbind(), strict=True)))
+        return dict(self.objective.named_buffers())
 
 
 class _StackedNoise:

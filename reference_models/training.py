@@ -9,18 +9,19 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
 from multiobj_data.files import make_folder
 from multiobj_data.journal import hold_lock
 from multiobj_data.loading import SceneSource
 from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
+from reference_models.computing import PLAIN, Computing
+from reference_models.parallel import ALONE, Workers
 from reference_models.recording import Record
 from reference_models.runs import Run, TrainingResult
 
@@ -62,6 +63,8 @@ def train(
     resume: bool = False,
     checkpoint_every: int = 1000,
     evaluate_every: int = 250,
+    workers: Workers = ALONE,
+    computing: Computing = PLAIN,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainingResult:
     """Train a model and leave ``checkpoint.pt``, ``log.jsonl`` and ``curves.png`` in ``OUT/seed-S``.
@@ -72,36 +75,52 @@ def train(
         out: Folder of the runs; each seed has its own folder in it.
         seed: Decides initial weights, order and noise.
         steps: Steps in all, those before a resume included.
-        batch_size: Images a step.
+        batch_size: Images a step, over all processes.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         config: Settings of the model that are not to be the defaults.
         validation: Data with truth for the live count accuracy.
         resume: Go on from the checkpoint if there is one.
         checkpoint_every: Steps between checkpoints; there is one at the end and on interruption as well.
         evaluate_every: Steps between lines of the log.
-        on_progress: Called after every step.
+        workers: The processes that train this one run, each of which calls this function.
+        computing: How losses are computed.
+        on_progress: Called after every step, in every process.
 
     Raises:
         UsageError: Malformed settings; a run is already there; or it is to be resumed with other settings.
         DataError: The checkpoint or the log to resume from is damaged.
-        MobjError: The loss or the gradient is not finite, a file cannot be written, or another process trains
-            in the same folder.
+        MobjError: The loss or the gradient is not finite, a file cannot be written, or another run trains in the
+            same folder; in every process alike, unless one is lost.
         KeyboardInterrupt: On Ctrl-C, and on SIGTERM as clusters send it: after a checkpoint.
     """
-    check_counts(steps=steps, checkpoint_every=checkpoint_every, evaluate_every=evaluate_every)
-    batches = Batches(source, batch_size, seed, resolve_device(device))
-    with open_run(model_id, batches, out, config or {}, validation, resume=resume) as run:
+    with workers.unanimous():
+        check_counts(steps=steps, checkpoint_every=checkpoint_every, evaluate_every=evaluate_every)
+        part = (workers.rank, workers.size)
+        batches = Batches(source, batch_size, seed, workers.device(device), part)
+    opened = open_run(
+        model_id,
+        batches,
+        out,
+        config or {},
+        validation,
+        resume=resume,
+        workers=workers,
+        computing=computing,
+    )
+    with (
+        opened as run,
+        deferred_interrupt() as interrupted,
+    ):  # nor is saving disturbed: launchers signal twice
         try:
-            with deferred_interrupt() as interrupted:
-                while run.step < steps:
-                    run.advance()
-                    last = run.step == steps
-                    record = run.evaluate() if last or run.step % evaluate_every == 0 else None
-                    if last or run.step % checkpoint_every == 0:
-                        run.save()
-                    on_progress(Progress(run.step, steps, record, run.new_warning()))
-                    if interrupted.is_set():
-                        raise KeyboardInterrupt
+            while run.step < steps:
+                run.advance()
+                last = run.step == steps
+                record = run.evaluate() if last or run.step % evaluate_every == 0 else None
+                if last or run.step % checkpoint_every == 0:
+                    run.save()
+                on_progress(Progress(run.step, steps, record, run.new_warning()))
+                if workers.any(interrupted.is_set()):
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             run.save()
             raise
@@ -128,6 +147,8 @@ def open_run(
     validation: SceneSource | None,
     *,
     resume: bool,
+    workers: Workers = ALONE,
+    computing: Computing = PLAIN,
 ) -> Iterator[Run]:
     """Yield the run of ``batches.seed`` in its folder, which is locked and whose log is open meanwhile.
 
@@ -135,15 +156,40 @@ def open_run(
         UsageError, DataError, MobjError: As `train`.
     """
     source = batches.source
-    model = build_model(model_id, config, source.image_shape, batches.seed).to(batches.device)
     folder = Path(out) / f"seed-{batches.seed}"
-    make_folder(folder)
-    with hold_lock(folder, (0, 1)):
-        run = Run(model_id, model, batches, folder, validation, resume=resume)
-        try:
-            yield run
-        finally:
-            run.log.close()
+    with ExitStack() as opened:
+        with workers.unanimous():
+            model = build_model(model_id, config, source.image_shape, batches.seed).to(batches.device)
+            if workers.first:
+                make_folder(folder)
+                opened.enter_context(hold_lock(folder, (0, 1)))
+            run = Run(
+                model_id,
+                model,
+                batches,
+                folder,
+                validation,
+                resume=resume,
+                workers=workers,
+                computing=computing,
+            )
+            opened.callback(run.close)
+        _refuse_other_steps(run)
+        yield run
+
+
+def _refuse_other_steps(run: Run) -> None:
+    """Refuse processes that do not see the same checkpoint.
+
+    Raises:
+        UsageError: They would go on from different steps.
+    """
+    steps = sorted(set(run.workers.gather(run.step)))
+    if len(steps) > 1:
+        raise UsageError(
+            f"{run.path}: the processes would go on from steps {', '.join(map(str, steps))}; give an --out that "
+            "every machine sees."
+        )
 
 
 @contextmanager

@@ -130,6 +130,19 @@ def test_seeds_that_fail_together_are_named_one_by_one(train, tmp_path):
     assert refused.code == 2
 
 
+def test_how_losses_are_computed_is_asked_for_and_kept(train, tmp_path):
+    first = train("--steps", 3, "--out", tmp_path / "run", "--precision", "bf16")
+    assert first.code == 0, first.err
+    other = train("--steps", 6, "--out", tmp_path / "run", "--resume")
+    assert other.code == 2
+    assert "precision bf16, not fp32" in other.err
+    assert train("--steps", 6, "--out", tmp_path / "run", "--resume", "--precision", "bf16").code == 0
+    for option in ("--compile", "--precision=bf16"):
+        together = train("--steps", 3, "--seeds", 2, "--out", tmp_path / "b", "--together", option)
+        assert together.code == 2
+        assert "leave one of them out" in together.err
+
+
 def wait_for(path, process):
     deadline = time.monotonic() + 60
     while not path.exists():

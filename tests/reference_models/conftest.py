@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from multiobj_data.scenes import Scenes
+from reference_models.air import AIR, AIRConfig
+from reference_models.base import Loss
 from reference_models.training import TrainingResult, train
 
 SMALL = {"max_objects": 2, "lstm_size": 16, "hidden_size": 16, "what_size": 4, "window_size": 6}
@@ -38,6 +42,30 @@ class InMemory:
         image = self.image[indices]
         boxes = np.full((len(image), 2, 4), np.nan, np.float32)
         return Scenes(image, self.count[indices], np.zeros(image.shape[:3], np.uint8), boxes)
+
+
+class Governed(AIR):
+    """Keeps the weight of its first term in a buffer and changes it after each step, as GECO does."""
+
+    log_weight: Tensor
+
+    def __init__(self, config: AIRConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(config, image_shape)
+        self.register_buffer("log_weight", torch.zeros(()))
+
+    def objective(self, images: Tensor, noise: Any) -> Loss:
+        loss = super().objective(images, noise)
+        return Loss(loss.terms, {next(iter(loss.terms)): self.log_weight.exp()})
+
+    def after_step(self, means: Mapping[str, Tensor]) -> None:
+        self.log_weight += 1e-3 * (next(iter(means.values())) + 300)
+
+
+@pytest.fixture
+def governed(monkeypatch: pytest.MonkeyPatch) -> type[Governed]:
+    """Let `air` be a model that learns something without gradients."""
+    monkeypatch.setattr("reference_models.air.AIR", Governed)
+    return Governed
 
 
 @pytest.fixture

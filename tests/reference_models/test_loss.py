@@ -23,6 +23,13 @@ def test_terms_cannot_collide() -> None:
         Loss({"a": torch.ones(2)}) + Loss({"a": torch.ones(2)})
 
 
+def test_a_weight_may_be_a_tensor_but_one_for_all_images() -> None:
+    terms = {"fit": torch.tensor([1.0, 3.0]), "rule": torch.tensor([10.0, 20.0])}
+    torch.testing.assert_close(Loss(terms, {"rule": torch.tensor(0.1)}).total, torch.tensor(3.5))
+    with pytest.raises(ValueError, match=r"one weight for 'rule', got a tensor \(2,\)"):
+        Loss(terms, {"rule": torch.ones(2)})
+
+
 def test_unknown_weight_is_refused() -> None:
     with pytest.raises(ValueError, match="'klwhere', which is no term of kl_where"):
         Loss({"kl_where": torch.ones(2)}, {"klwhere": 1.0})

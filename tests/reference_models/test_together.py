@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,24 @@ def test_what_the_first_seed_is_refused_for_is_raised(runs: Callable[..., Any], 
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_is_learnt_without_gradients_is_each_seed_own(
+    runs: Callable[..., Any], governed: Any, monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    def assigned(model: Any, means: dict[str, torch.Tensor]) -> None:
+        model.log_weight = model.log_weight + 1e-3 * (next(iter(means.values())) + 300)
+
+    if not in_place:
+        monkeypatch.setattr(governed, "after_step", assigned)
+    alone, together = (runs(str(way), way) for way in (False, True))
+    assert_same_runs(alone, together)
+    learnt = {
+        float(torch.load(result.checkpoint, weights_only=True)["weights"]["log_weight"])
+        for result in together.values()
+    }
+    assert len(learnt) == len(SEEDS)
+
+
 class OwnLoss(AIR):
     """Draws its noise where it computes its loss."""
 
@@ -212,11 +230,19 @@ class Peeking(AIR):
         return loss if loss.total.item() != 0 else Loss({})
 
 
+class Asking(AIR):
+    """Asks for a value after each step."""
+
+    def after_step(self, means: Mapping[str, torch.Tensor]) -> None:
+        self.last = sum(mean.item() for mean in means.values())
+
+
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
+        (Asking, "its after_step cannot be computed for several seeds at once"),
         (OwnLoss, "noise is not apart from its loss"),
-        (Peeking, "cannot be computed for several seeds at once"),
+        (Peeking, "its objective cannot be computed for several seeds at once"),
     ],
 )
 def test_a_model_that_cannot_be_stacked_is_refused(
