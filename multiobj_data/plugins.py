@@ -30,6 +30,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "air": "reference_models.air:AIR",
         "air-pprior": "reference_models.air_pprior:AIRpPrior",
         "air-asr": "reference_models.air_asr:AIRASR",
+        "supair": "reference_models.supair:SuPAIR",
     },
     "metrics": {},
     "constraints": {

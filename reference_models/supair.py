@@ -1,0 +1,398 @@
+"""SuPAIR: Attend, Infer, Repeat with tractable models of objects and background (Stelzner et al., ICML 2019).
+
+An image is N opaque rectangles on a background. What a rectangle shows, and what the background is, are random
+variables of sum-product networks, in which any part that is hidden is integrated out exactly. No code of an
+object's looks has to be inferred: what is left to the guide is how many objects there are and where.
+
+Of these, N is summed over and the pose is reparameterised, so that the gradient is that of a plain function.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn.functional import logsigmoid
+
+from multiobj_data.scenes import Prediction
+from reference_models.base import ImageShape, Loss, SceneModel, noise_of
+from reference_models.parts.answers import tight_boxes
+from reference_models.parts.backgrounds import BlackBackground
+from reference_models.parts.counts import at_least, presence_of, stick_breaking
+from reference_models.parts.nets import mlp
+from reference_models.parts.occlusion import Orders, uncovered, visibility, visible_parts
+from reference_models.parts.rectangles import Profiles, Rectangles
+from reference_models.parts.recurrent import SharedInputLSTM
+from reference_models.parts.spn import SumProductNetwork
+from reference_models.supair_settings import SuPAIRConfig
+
+POSE = 4
+"""Numbers in z_where: width, height, left, top; in pixels."""
+
+SMALLEST_SIDE = 1.0
+"""Of a rectangle in pixels: the normal posterior would go below 0."""
+
+LAYOUTS = 32
+"""Layouts to choose from for every sampled image."""
+
+CHUNK = 1024
+"""Layouts whose occlusion is looked at at once; bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(N, z_where | x), with one sample of z_where; objects in the order in which they were found."""
+
+    decisions: Tensor  # [B, K], logits of "there is one more"
+    mean: Tensor  # [B, K, 4]
+    log_sd: Tensor  # [B, K, 4]
+    z: Tensor  # [B, K, 4]
+
+    @property
+    def count(self) -> Categorical:
+        """q(N | x), N = 0..K, batch ``[B]``."""
+        return stick_breaking(self.decisions)
+
+    def entropy(self) -> Tensor:
+        """Return the entropy of each pose in nats: ``[B, K]``."""
+        return (self.log_sd + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
+
+
+class Scores(NamedTuple):
+    """How well the parts of a layout explain an image, in nats; Q queries as in `parts.occlusion.Orders`."""
+
+    objects: Tensor  # [B, Q], what is seen of an object behind those in front of it
+    occlusion: Tensor  # [B, Q], how probable it is that so much of it is hidden
+    background: Tensor  # [B, K + 1], what is seen of the background past the first n objects
+
+
+class SuPAIR(SceneModel):
+    """Sum-Product Attend-Infer-Repeat.
+
+    Differs from the paper: p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and,
+    where every object has a pose, changes nothing else; the entropy of the pose is exact; samples of a patch lie
+    at the centres of its cells.
+
+    Args:
+        config: Settings.
+        image_shape: ``(H, W, C)``; any size, any number of channels.
+    """
+
+    config_type = SuPAIRConfig
+    config: SuPAIRConfig
+    orders: Orders
+    objects: nn.ModuleList
+    background: SumProductNetwork | BlackBackground
+    _prior: Tensor
+    _log_max_sd: Tensor
+
+    def __init__(self, config: SuPAIRConfig, image_shape: ImageShape) -> None:
+        super().__init__(config, image_shape)
+        c = config
+        height, width, channels = image_shape
+        self.lstm = SharedInputLSTM(height * width * channels, POSE if c.feedback else 0, c.lstm_size)
+        self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * POSE, nn.Sigmoid)
+        self.orders = c.build_orders()
+        self.objects = c.build_objects(channels)
+        self.background = c.build_background(image_shape)
+        prior = c.build_decision_prior()
+        self.decision_prior = prior if isinstance(prior, nn.Parameter) else None
+        self.register_buffer("_prior", prior.detach().clone(), persistent=False)
+        shorter = min(height, width)
+        max_sd = torch.tensor([c.side_sd, c.side_sd, c.position_sd, c.position_sd]) * shorter
+        self.register_buffer("_log_max_sd", max_sd.log(), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in self.find:
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.constant_(layer.bias, 0.1)  # SuPAIR code
+
+    # --- inference ------------------------------------------------------------------------------------
+
+    def infer(self, images: Tensor, noise: Tensor) -> Posterior:
+        """Return q(N, z_where | x) and the sample of z_where that belongs to ``noise``.
+
+        Args:
+            images: Float ``[B, C, H, W]`` in [0, 1].
+            noise: Standard normal ``[B, K, 4]``; zeros give the means.
+        """
+        if not self.config.feedback:
+            hidden = self.lstm.unroll(images.flatten(1), noise[..., :0])
+            return self._posterior(self.find(hidden), noise)
+        gates = self.lstm.gates(images.flatten(1))
+        zeros = gates.new_zeros(len(images), self.config.lstm_size)
+        state, z = (zeros, zeros), torch.zeros_like(noise[:, 0])
+        steps = []
+        for step_noise in noise.unbind(1):
+            state = self.lstm.step(gates, z / max(self.image_shape[:2]), state)
+            steps.append(self._posterior(self.find(state[0]), step_noise))
+            z = steps[-1].z
+        fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
+        return Posterior(*(torch.stack(values, dim=1) for values in fields))
+
+    def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:
+        """Read the network's answer ``[..., 9]``; its poses have means in the prior's range."""
+        decisions, raw_mean, raw_sd = parameters.split([1, POSE, POSE], dim=-1)
+        mean = self._spread(torch.sigmoid(raw_mean))
+        log_sd = logsigmoid(raw_sd) + self._log_max_sd
+        return Posterior(decisions.squeeze(-1), mean, log_sd, torch.addcmul(mean, log_sd.exp(), noise))
+
+    def _spread(self, unit: Tensor) -> Tensor:
+        """Map numbers in [0, 1] for side, aspect, x and y to poses ``[..., 4]`` in the prior's range."""
+        side, aspect, x, y = unit.unbind(-1)
+        c = self.config
+        (short, long), (flat, tall), reach = c.side_range, c.aspect_range, c.position_range
+        height, width, _ = self.image_shape
+        wide = (short + (long - short) * side) * min(height, width)
+        high = (flat + (tall - flat) * aspect) * wide
+        return torch.stack([wide, high, x * (reach * width), y * (reach * height)], dim=-1)
+
+    def rectangles(self, z_where: Tensor) -> Rectangles:
+        """Return the rectangles of ``z_where [B, K, 4]``."""
+        wide_high, left_top = z_where.split(2, dim=-1)
+        return Rectangles(left_top.flip(-1), wide_high.flip(-1).clamp(min=SMALLEST_SIDE))
+
+    def looks(self, i: int) -> SumProductNetwork:
+        """Return the model of what the i-th object looks like."""
+        return cast(SumProductNetwork, self.objects[i % len(self.objects)])
+
+    # --- what an image is worth -----------------------------------------------------------------------
+
+    def prior_count(self) -> Categorical:
+        """Return p(N), N = 0..K."""
+        logits = self._prior if self.decision_prior is None else self.decision_prior
+        return stick_breaking(logits)
+
+    def log_prior_volume(self) -> float:
+        """Return the log of the volume over which poses are uniform, in pixels to the fourth."""
+        c = self.config
+        height, width, _ = self.image_shape
+        low, high = (side * min(height, width) for side in c.side_range)
+        sides = (high**2 - low**2) / 2 * (c.aspect_range[1] - c.aspect_range[0])
+        return math.log(sides * c.position_range**2 * height * width)
+
+    def score(self, images: Tensor, z_where: Tensor) -> Scores:
+        """Return how well objects at ``z_where [B, K, 4]`` explain ``images [B, C, H, W]`` (eq. 7)."""
+        height, width, _ = self.image_shape
+        rectangles = self.rectangles(z_where)
+        covered = self._coverage(rectangles)
+        sampling = rectangles.sampling(self.config.patch_size, height, width)
+        visible = visibility(self.orders.queries, sampling, sampling.read_profiles(covered))  # [B, Q, A, A]
+        # A patch has A^2 values for the pixels of its rectangle: its log likelihood counts in proportion.
+        exponent = _of(rectangles.area() / self.config.patch_size**2, self.orders.items)  # [B, Q]
+        objects = self._objects_log_likelihood(sampling.read(images), visible.flatten(2))
+        rate = self.config.occlusion_rate
+        hidden = 1 - visible.mean((-2, -1))
+        return Scores(
+            objects=exponent * objects,
+            occlusion=math.log(rate) - rate * hidden,
+            background=self._background_log_likelihood(images, uncovered(covered.pixels)),
+        )
+
+    def _coverage(self, rectangles: Rectangles) -> Profiles:
+        height, width, _ = self.image_shape
+        if self.config.mask == "scatter":
+            return rectangles.scattered(self.config.patch_size, height, width)
+        return rectangles.coverage(height, width)
+
+    def _objects_log_likelihood(self, patches: Tensor, visible: Tensor) -> Tensor:
+        """Return log p of what is seen of ``patches [B, K, C, A, A]`` in each query: ``[B, Q]``."""
+        items = self.orders.items
+        if self.config.shared_objects:
+            values = _of(patches.flatten(2), items).flatten(0, 1)
+            return self.looks(0).log_likelihood(values, visible.flatten(0, 1)).view(len(patches), -1)
+        scores = [
+            self.looks(i).log_likelihood(patches[:, i].flatten(1), visible[:, place])
+            for place, i in enumerate(items)
+        ]
+        return torch.stack(scores, dim=-1)
+
+    def _background_log_likelihood(self, images: Tensor, visible: Tensor) -> Tensor:
+        """Return log p of what is seen of the background through each of ``visible [B, K + 1, H, W]``."""
+        n = visible.shape[1]
+        values = images.flatten(1)[:, None].expand(-1, n, -1).flatten(0, 1)
+        return self.background.log_likelihood(values, visible.flatten(2).flatten(0, 1)).view(-1, n)
+
+    # --- learning -------------------------------------------------------------------------------------
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the noise of one training step on ``n`` images: standard normal ``[n, K, 4]``."""
+        dtype = next(self.parameters()).dtype
+        shape = (n, self.config.max_objects, POSE)
+        return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(self.device)
+
+    def objective(self, images: Tensor, noise: Tensor) -> Loss:
+        """Return the negative ELBO in nats, exact over N, and over the order where it is inferred (eq. 9).
+
+        Args:
+            images: Float ``[B, C, H, W]`` in [0, 1].
+            noise: Standard normal ``[B, K, 4]``.
+        """
+        q = self.infer(images, noise)
+        count, prior = q.count, self.prior_count()
+        scores = self.score(images, q.z)
+        order = self.orders.posterior(scores.objects + scores.occlusion)
+        share = self.orders.shares(count.probs, order)  # [B, Q]
+        exists = at_least(count) if self.config.pose_of == "present" else torch.ones_like(q.decisions)
+        terms = {
+            "object": -(share * scores.objects).sum(-1),
+            "occlusion": -(share * scores.occlusion).sum(-1),
+            "background": -(count.probs * scores.background).sum(-1),
+            "count": (count.probs * (count.logits - prior.logits.to(images))).sum(-1),
+            "pose": (exists * (self.log_prior_volume() - q.entropy())).sum(-1),
+        }
+        if self.config.order == "inferred":
+            terms["order"] = (count.probs * self.orders.surprise(order)).sum(-1)
+        return Loss(terms)
+
+    # --- answering and sampling -----------------------------------------------------------------------
+
+    def predict_batch(self, images: Tensor) -> Prediction:
+        """Answer from the posterior means; the ELBO is that of one sample, keyed by the image.
+
+        The reconstruction is the most probable one given what is seen of each object and of the background
+        (Vergari et al. 2018).
+        """
+        x = self.as_float(images)
+        noise = noise_of(images, (self.config.max_objects, POSE), like=x)
+        q = self.infer(x, torch.zeros_like(noise))
+        count, presence = self._count(q)
+        rectangles = self.rectangles(q.z)
+        there = (presence >= 0.5).to(x.dtype)[:, :, None, None]
+        masks = visible_parts(self._coverage(rectangles).pixels * there, self._order(x, q))
+        objects, background = self._complete(x, rectangles, masks)
+        drawn = rectangles.draw(objects, *self.image_shape[:2])  # [B, K, C, H, W]
+        return Prediction(
+            presence=presence,
+            count=count,
+            masks=masks,
+            background_slots=(0,),
+            boxes=self._boxes(rectangles, drawn, background),
+            reconstruction=_compose(masks, background, drawn),
+            slots=torch.cat([torch.full_like(q.z[:, :1], torch.nan), q.z], dim=1),
+            log_likelihood=-self.objective(x, noise).per_image,
+            likelihood_kind="elbo; space=density; normalised=false; pixel_range=1; extra_terms=occlusion",
+        )
+
+    def _count(self, q: Posterior) -> tuple[Tensor, Tensor]:
+        """Return the count ``[B]`` and a presence ``[B, K]`` that agrees with it."""
+        if self.config.count_rule == "mode":
+            return presence_of(q.count)
+        presence = torch.sigmoid(q.decisions)  # the paper's accuracy: each decision by itself
+        return (presence >= 0.5).sum(-1), presence
+
+    def _order(self, images: Tensor, q: Posterior) -> Tensor:
+        """Return the most probable order of the most probable number of objects, front to back: ``[B, K]``."""
+        if self.config.order == "fixed":
+            k = self.config.max_objects
+            return torch.arange(k, device=images.device).expand(len(images), k)
+        scores = self.score(images, q.z)
+        order = self.orders.posterior(scores.objects + scores.occlusion)
+        return self.orders.best(order, q.count.probs.argmax(-1))
+
+    def _complete(self, images: Tensor, rectangles: Rectangles, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the most probable objects ``[B, K, C, A, A]`` and background ``[B, C, H, W]``.
+
+        Args:
+            images: ``[B, C, H, W]``.
+            rectangles: Of the objects.
+            masks: Which share of a pixel shows the background and each object, ``[B, 1 + K, H, W]``.
+        """
+        height, width, _ = self.image_shape
+        sampling = rectangles.sampling(self.config.patch_size, height, width)
+        patches = sampling.read(images)  # [B, K, C, A, A]
+        # The share of a pixel that shows an object, where the object is: rows and columns of its own samples.
+        seen = sampling.inside * (sampling.rows @ masks[:, 1:] @ sampling.columns.mT)
+        seen = seen.flatten(2)  # [B, K, A * A]
+        objects = [self.looks(i).mpe(patches[:, i].flatten(1), seen[:, i]) for i in range(patches.shape[1])]
+        background = self.background.mpe(images.flatten(1), masks[:, 0].flatten(1))
+        return torch.stack(objects, dim=1).view_as(patches), background.view_as(images)
+
+    def _boxes(self, rectangles: Rectangles, objects: Tensor, background: Tensor) -> Tensor:
+        """Return boxes ``[B, K, 4]``; an object that looks like the background has its rectangle."""
+        windows = rectangles.boxes()
+        if self.config.boxes == "window":
+            return windows
+        inside = rectangles.coverage(*self.image_shape[:2]).pixels[:, :, None]
+        tight = tight_boxes((objects - background[:, None]).abs() * inside, self.config.mask_level)
+        return torch.where(tight.isfinite(), tight, windows)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator, count: Tensor | None = None) -> Tensor:
+        """Draw ``n`` images from the model, without pixel noise.
+
+        Args:
+            n: How many.
+            generator: Where the randomness comes from.
+            count: Whole numbers ``[n]``, how many objects each image has; drawn from p(N) if not given.
+
+        Returns:
+            float ``[n, H, W, C]`` in [0, 1].
+        """
+        height, width, channels = self.image_shape
+        k, size = self.config.max_objects, self.config.patch_size
+        if count is None:
+            probs = self.prior_count().probs.to(generator.device)
+            count = torch.multinomial(probs, n, replacement=True, generator=generator)
+        there = torch.arange(k, device=self.device) < count.to(self.device)[:, None]
+        rectangles = self.rectangles(self._sample_layout(there, generator))
+        looks = [_without_noise(self.looks(i), n, generator) for i in range(k)]
+        objects = rectangles.draw(torch.stack(looks, dim=1).view(n, k, channels, size, size), height, width)
+        background = _without_noise(self.background, n, generator).view(n, channels, height, width)
+        pixels = self._coverage(rectangles).pixels * there[:, :, None, None]
+        order = torch.arange(k, device=self.device).expand(n, k)
+        return _compose(visible_parts(pixels, order), background.to(objects), objects)
+
+    def _sample_layout(self, there: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw poses ``[n, K, 4]`` for the objects that are there, ``[n, K]``.
+
+        Of some layouts from the uniform prior one is chosen with what its occlusion makes of its probability.
+        """
+        n, k = there.shape
+        unit = torch.rand(n * LAYOUTS, k, POSE, generator=generator, device=generator.device)
+        unit = unit.to(next(self.parameters()))
+        low, high = self.config.side_range
+        # Uniform over widths and heights: heights have a range that grows with the width.
+        side = ((unit[..., 0] * (high**2 - low**2) + low**2).sqrt() - low) / (high - low)
+        z = self._spread(torch.cat([side[..., None], unit[..., 1:]], dim=-1))
+        log_p = torch.cat([self._log_occlusion(part) for part in z.split(CHUNK)])  # [n LAYOUTS, K]
+        weights = (log_p.unflatten(0, (n, LAYOUTS)) * there[:, None]).sum(-1).softmax(-1)
+        chosen = torch.multinomial(weights.to(generator.device), 1, generator=generator).to(z.device)
+        return z.unflatten(0, (n, LAYOUTS)).take_along_dim(chosen[:, :, None, None], dim=1)[:, 0]
+
+    def _log_occlusion(self, z_where: Tensor) -> Tensor:
+        """Return the log probability, up to a constant, of what is hidden of each object: ``[n, K]``."""
+        rectangles = self.rectangles(z_where)
+        parts = self._coverage(rectangles).pixels
+        seen = (parts * uncovered(parts)[:, :-1]).sum((-2, -1)) / rectangles.area()
+        return self.config.occlusion_rate * (seen - 1)
+
+
+def _without_noise(
+    network: SumProductNetwork | BlackBackground, n: int, generator: torch.Generator
+) -> Tensor:
+    """Draw ``[n, D]`` and let the network paint anew what it takes each for, by the means of its leaves."""
+    return network.mpe(network.sample(n, generator))
+
+
+def _of(values: Tensor, items: list[int]) -> Tensor:
+    """Return ``values [B, K, ...]`` of each query's object: ``[B, Q, ...]``."""
+    return values if items == list(range(values.shape[1])) else values[:, items]
+
+
+def _compose(masks: Tensor, background: Tensor, objects: Tensor) -> Tensor:
+    """Return the image ``[B, H, W, C]`` in [0, 1] of a background and objects of which shares are seen (eq. 2).
+
+    Args:
+        masks: ``[B, 1 + K, H, W]``.
+        background: ``[B, C, H, W]``.
+        objects: ``[B, K, C, H, W]``.
+    """
+    layers = torch.cat([background[:, None], objects], dim=1)
+    return (masks[:, :, None] * layers).sum(1).clamp(0, 1).movedim(1, -1)

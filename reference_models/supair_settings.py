@@ -1,0 +1,154 @@
+"""The settings of SuPAIR, and the parts that they choose."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from multiobj_data.errors import UsageError
+from reference_models.base import ImageShape, ModelConfig
+from reference_models.parts import count_priors
+from reference_models.parts.backgrounds import BlackBackground
+from reference_models.parts.occlusion import Orders
+from reference_models.parts.spn import SPNConfig, SumProductNetwork
+
+LARGEST_SUM_OVER_ORDERS = 4
+"""Objects up to which all orders are summed over: 32 patches an image instead of 4, and growing as K 2^(K-1)."""
+
+_WHOLE = ("max_objects", "patch_size", "lstm_size", "hidden_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuPAIRConfig(ModelConfig):
+    """Settings of `SuPAIR`. "SuPAIR code" is what the paper's authors released, in our units."""
+
+    max_objects: int = 3  # paper, sec. 4.3
+    # How many there are
+    count_prior: Literal["geometric", "per-step", "categorical", "learned"] = "geometric"  # paper, sec. 3.1
+    count_ratio: float = 0.4966  # SuPAIR code: log p(n) falls by 0.7 an object
+    count_weights: tuple[float, ...] = ()  # of categorical: p(0), p(1), ..., not normalised
+    # The answer: the most probable number, or the paper's, each step's decision rounded by itself.
+    count_rule: Literal["mode", "rounded"] = "mode"
+    # Where they are; sides and places are fractions of the canvas, so that they fit any image size
+    side_range: tuple[float, float] = (0.168, 0.504)  # SuPAIR code: 8.4 to 25.2 of 50 pixels
+    aspect_range: tuple[float, float] = (0.75, 1.25)  # SuPAIR code: height over width
+    position_range: float = 0.9  # SuPAIR code: top left corners at 0 to 45 of 50 pixels
+    side_sd: float = 0.168  # SuPAIR code: the posterior's largest sd, 8.4 of 50 pixels
+    position_sd: float = 0.006  # SuPAIR code: 0.3 of 50 pixels
+    # Whether objects beyond the N-th have a posterior pose that counts (eq. 9), or none as in AIR.
+    pose_of: Literal["all", "present"] = "all"
+    # What hides what
+    mask: Literal["soft", "scatter"] = "soft"  # ours: shares of pixels; SuPAIR code: scattered weights
+    order: Literal["fixed", "inferred"] = "fixed"  # paper; inferred: all orders summed over, up to 4 objects
+    occlusion_rate: float = 120.0  # SuPAIR code: Gamma(1, 120) over the share of an object that is hidden
+    # What they look like
+    patch_size: int = 28  # SuPAIR code: the side A of an object's SPN
+    shared_objects: bool = True  # paper, sec. 3.1; false: a network for each step of the guide
+    object_replicas: int = 6  # SuPAIR code, as all sizes and bounds of the networks
+    object_depth: int = 2
+    object_leaves: int = 20
+    object_sums: int = 20
+    object_min_variance: float = 0.12
+    object_max_variance: float = 0.35
+    object_structure: Literal["random", "structured"] = "random"  # paper, sec. 4
+    background: Literal["spn", "black"] = "spn"  # black: the paper's ablation
+    background_sd: float = 0.35  # SuPAIR code: of the ablation's pixels
+    background_replicas: int = 3
+    background_depth: int = 1
+    background_leaves: int = 6
+    background_sums: int = 3
+    background_min_variance: float = 0.002
+    background_max_variance: float = 0.12
+    background_structure: Literal["random", "structured"] = "random"
+    structure_seed: int = 0  # of the random region graphs; SuPAIR code: another in each run
+    # The guide
+    lstm_size: int = 256  # paper, sec. 3.4
+    hidden_size: int = 50  # paper, sec. 3.4
+    feedback: bool = False  # SuPAIR code: the LSTM reads the image alone; true: the last pose too, as in AIR
+    # The answer
+    boxes: Literal["window", "tight"] = "window"  # tight: around what differs from the background
+    mask_level: float = 0.1  # ours: by which grey it differs
+    # Learning
+    learning_rate: float = 1e-3  # SuPAIR code
+    half_life: float = 1e9  # SuPAIR code: a constant rate
+    gradient_clip: float = 1e9  # SuPAIR code: none
+
+    def __post_init__(self) -> None:
+        for name in _WHOLE:
+            if getattr(self, name) < 1:
+                raise UsageError(f"supair: {name} must be 1 or more, got {getattr(self, name)}.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not (math.isfinite(value) and value > 0):
+                raise UsageError(f"supair: {field.name} must be a positive number, got {value}.")
+        self._check_ranges()
+        self._check_count_prior()
+        if self.order == "inferred" and self.max_objects > LARGEST_SUM_OVER_ORDERS:
+            raise UsageError(
+                f"supair: order inferred sums over the orders of up to {LARGEST_SUM_OVER_ORDERS} objects, "
+                f"max_objects is {self.max_objects}; use order fixed."
+            )
+
+    def _check_ranges(self) -> None:
+        for name in ("side_range", "aspect_range"):
+            low, high = getattr(self, name)
+            if not 0 < low < high < math.inf:
+                raise UsageError(f"supair: {name}: expected 0 < low < high, got {low}, {high}.")
+        for name in ("object", "background"):
+            low, high = getattr(self, f"{name}_min_variance"), getattr(self, f"{name}_max_variance")
+            if low >= high:
+                raise UsageError(
+                    f"supair: {name}_min_variance must be below {name}_max_variance, got {low} and {high}."
+                )
+
+    def _check_count_prior(self) -> None:
+        w = self.count_weights
+        if self.count_prior == "categorical" and not (
+            w and len(w) <= self.max_objects + 1 and min(w) >= 0 and 0 < sum(w) < math.inf
+        ):
+            raise UsageError(
+                f"supair: count_weights: expected up to {self.max_objects + 1} weights of 0, 1, ... objects, "
+                f"not all 0, got {w}."
+            )
+
+    def build_decision_prior(self) -> Tensor:
+        """Return the decisions' prior logits ``[K]``; a parameter where they are learned."""
+        if self.count_prior == "learned":
+            return torch.nn.Parameter(torch.zeros(self.max_objects))
+        if self.count_prior == "categorical":
+            return count_priors.categorical(self.max_objects, self.count_weights)
+        kind = count_priors.per_step if self.count_prior == "per-step" else count_priors.geometric
+        return kind(self.max_objects, self.count_ratio)
+
+    def build_orders(self) -> Orders:
+        """Return the orders in which objects may lie."""
+        return Orders(self.max_objects, every=self.order == "inferred")
+
+    def build_objects(self, channels: int) -> torch.nn.ModuleList:
+        """Return the models of what objects look like: one, or one for each step of the guide."""
+        size = self.patch_size
+        config = self._spn("object", (size, size), channels)
+        return torch.nn.ModuleList(
+            SumProductNetwork(config) for _ in range(1 if self.shared_objects else self.max_objects)
+        )
+
+    def build_background(self, image_shape: ImageShape) -> SumProductNetwork | BlackBackground:
+        """Return the model of the background of ``(H, W, C)`` images."""
+        height, width, channels = image_shape
+        if self.background == "black":
+            return BlackBackground(height * width, channels, self.background_sd)
+        return SumProductNetwork(self._spn("background", (height, width), channels))
+
+    def _spn(self, name: str, canvas: tuple[int, int], channels: int) -> SPNConfig:
+        sizes = ("replicas", "depth", "leaves", "sums", "min_variance", "max_variance", "structure")
+        return SPNConfig(
+            **{size: getattr(self, f"{name}_{size}") for size in sizes},
+            pixels=canvas[0] * canvas[1],
+            channels=channels,
+            canvas=canvas,
+            seed=self.structure_seed + (name == "background"),
+        )
