@@ -31,6 +31,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "air-pprior": "reference_models.air_pprior:AIRpPrior",
         "air-asr": "reference_models.air_asr:AIRASR",
         "supair": "reference_models.supair:SuPAIR",
+        "genesis": "reference_models.genesis:Genesis",
+        "genesis-v2": "reference_models.genesis_v2:GenesisV2",
+        "emorl": "reference_models.emorl:EfficientMORL",
+        "sri": "reference_models.sri:SRI",
+        "sri-sa": "reference_models.sri_sa:SRISA",
     },
     "metrics": {},
     "constraints": {

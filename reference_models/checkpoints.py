@@ -44,7 +44,7 @@ _FIELDS = {
 _REFERENCE = {"folder": str, "split": str, "manifest": dict, "identity": dict}
 """Type of what the data's reference may hold."""
 
-_DAMAGE = (
+DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
@@ -187,7 +187,7 @@ def _unpack(path: str | Path, file: io.BytesIO) -> Any:
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(f"{path}: is no checkpoint: it holds more than tensors and plain values.") from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: is no checkpoint, or is damaged; copy it anew.") from error
     raise DataError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy it anew.")
 

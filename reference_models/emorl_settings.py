@@ -1,0 +1,145 @@
+"""The settings of EfficientMORL, and the parts that each setting chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from multiobj_data.errors import UsageError
+from reference_models.base import ImageShape
+from reference_models.parts.broadcast import BroadcastDecoder
+from reference_models.parts.geco import Convention, Geco
+from reference_models.parts.pixel_broadcast import GridBroadcastDecoder, PixelBroadcastDecoder
+from reference_models.parts.slot_hierarchy import PriorKind
+from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
+
+
+@dataclass(frozen=True, kw_only=True)
+class EfficientMORLConfig(SlotVAEConfig):
+    """Settings of `EfficientMORL`. "Code" is the authors' released code, with its settings for Multi-dSprites."""
+
+    about: ClassVar[str] = "emorl"
+    convention: ClassVar[Convention] = "zeta"
+    may_be_zero: ClassVar[tuple[str, ...]] = (
+        "warm_up",
+        "refinement_steps",
+        "late_refinement_steps",
+        "answer_refinement_steps",
+        "geco_begin",
+    )
+
+    slots: int = 6  # code: Multi-dSprites; 4: Tetrominoes, 7: CLEVR6, 11: CLEVR10
+    slot_size: int = 64  # code; 32: Tetrominoes
+    # Posterior and prior
+    layers: int = 3  # sec. 5: L
+    prior: PriorKind = "reversed++"  # sec. 3.3
+    prior_size: int = 128  # code: hidden layer of the network that links the layers' priors
+    refinement_steps: int = 3  # sec. 5: I; 2: SRI's first stage
+    late_from: int = 100_000  # code: the step from which on late_refinement_steps are done
+    late_refinement_steps: int = 1  # code; 2: CLEVR10
+    answer_refinement_steps: int | None = None  # in predict; none: as many as late_refinement_steps
+    refinement_size: int = 128  # code
+    refinement_weights: Literal["code", "paper"] = "code"  # paper: 1, then less and less; see `EfficientMORL`
+    # Networks
+    encoder_channels: int = 64  # code
+    encoder_layers: int = 4  # code
+    decoder: Literal["plain", "small", "big", "upsampling"] = "plain"  # code; upsampling: that of GENESIS-v2
+    decoder_channels: int = 64  # code; small: 32
+    initial_gain: float | None = 0.02  # code: of Xavier's normal weights; none: PyTorch's own first weights
+    gru_sd: float | None = 1.0  # code: of the DualGRU's first weights and biases; none: PyTorch's
+    # Likelihood and objective
+    likelihood: Literal["mixture", "gaussian"] = (
+        "gaussian"  # code; mixture: CLEVR, where it finds the background
+    )
+    likelihood_sd: float = 0.1  # code; 0.3: Tetrominoes
+    normalised: bool = False  # code: the goals are so; answers are normalised in any case
+    geco: bool = False  # code: not on Multi-dSprites
+    goal_rmse: float = 0.03  # ours: near CLEVR6's in the code, 0.044
+    geco_rate: float = 1e-6  # code: at any image size
+    geco_speed_up: float = 1.0  # code; 5: CLEVR10
+    geco_begin: int = 1000  # code: steps with a plain ELBO first
+    # Learning
+    learning_rate: float = 4e-4  # code
+    warm_up: int = 10_000  # code
+    half_life: float = 100_000.0  # code
+    gradient_clip: float = 5.0  # code
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior == "reversed++" and self.refinement_steps and self.layers < 2:
+            raise UsageError(
+                "emorl: prior reversed++ takes the prior of refined slots from the second layer; "
+                f"expected layers of 2 or more, got {self.layers}; or choose prior reversed."
+            )
+        late = max(self.late_refinement_steps, self.answer_refinement_steps or 0)
+        if late and not self.refinement_steps:
+            raise UsageError(
+                f"emorl: {late} late or answering refinement steps, but refinement_steps is 0, so that none is "
+                "learnt; set all three to 0."
+            )
+
+    def refinements_at(self, step: int) -> int:
+        """Return I at a training step."""
+        return self.refinement_steps if step < self.late_from else self.late_refinement_steps
+
+    @property
+    def answer_refinements(self) -> int:
+        """How often an answer is refined."""
+        given = self.answer_refinement_steps
+        return self.late_refinement_steps if given is None else given
+
+    def step_weights(self, refinements: int) -> list[float]:
+        """Return how much each step's loss counts: of the first guess, then of each refinement.
+
+        The paper has 1, then ``(I - (i - 1)) / (I + 1)``; its code has ``(I + 3 - i) / (I + 1)`` for all of them.
+        """
+        total = refinements
+        if self.refinement_weights == "code":
+            return [(total + 3 - i) / (total + 1) for i in range(total + 1)]
+        return [1.0, *((total - (i - 1)) / (total + 1) for i in range(1, total + 1))]
+
+    def build_geco(self, image_shape: ImageShape) -> Geco | None:
+        """Return the controller for images ``(H, W, C)``, ``None`` for a plain ELBO.
+
+        Raises:
+            UsageError: The goal lies below the likelihood's floor.
+        """
+        if not self.geco:
+            return None
+        height, width, channels = image_shape
+        likelihood = self.build_likelihood()
+        return Geco(
+            likelihood.error_at(self.goal_rmse, 1) if self.goal is None else self.goal,
+            height * width * channels,
+            floor=likelihood.floor(1),
+            convention=self.convention,
+            rate=self.geco_rate,
+            speed_up=self.geco_speed_up,
+            decay=self.geco_decay,
+            begin=self.geco_begin,
+        )
+
+    def build_decoder(self, image_shape: ImageShape) -> nn.Module:
+        """Return the decoder for images ``(H, W, C)``.
+
+        Raises:
+            UsageError: It cannot make images of that size.
+        """
+        d, width = self.slot_size, self.decoder_channels
+        if self.decoder == "plain":
+            return PixelBroadcastDecoder(d, image_shape, width)
+        if self.decoder == "small":
+            return PixelBroadcastDecoder(
+                d, image_shape, width, layers=3, kernel=5, padding=1, last_padding=1, activation=nn.ReLU
+            )
+        require_multiple(f"emorl: decoder {self.decoder}", image_shape, 16, 16)
+        if self.decoder == "big":
+            return GridBroadcastDecoder(d, image_shape, width)
+        if width % 8 or d % 8:
+            raise UsageError(
+                "emorl: decoder upsampling normalises groups of 8 channels; expected decoder_channels and "
+                f"slot_size to be multiples of 8, got {width} and {d}."
+            )
+        return BroadcastDecoder(d, image_shape, width)

@@ -1,0 +1,117 @@
+"""Settings that the slot VAEs share, and the parts that they choose: likelihood, GECO, checks of sizes.
+
+"GENESIS code" and "SRI code" are the released ones, "EMORL" is EfficientMORL.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal
+
+from multiobj_data.errors import UsageError
+from reference_models.base import ImageShape, ModelConfig
+from reference_models.parts.geco import Convention, Geco
+from reference_models.parts.slot_likelihood import SlotLikelihood
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotVAEConfig(ModelConfig):
+    """Settings of every slot VAE."""
+
+    about: ClassVar[str] = "slot VAE"
+    """How error messages call the model."""
+
+    convention: ClassVar[Convention] = "beta"
+    """Of GECO."""
+
+    may_be_zero: ClassVar[tuple[str, ...]] = ("warm_up",)
+    """Numbers that need not be above 0."""
+
+    may_be_negative: ClassVar[tuple[str, ...]] = ("goal",)
+    """Numbers of any sign."""
+
+    slots: int = 7  # GENESIS, SRI: 7 on Objects Room and CLEVR6, 9 on ShapeStacks; one is for the background
+    slot_size: int = 64  # SRI, sec. 5: D
+    # Likelihood
+    likelihood: Literal["mixture", "gaussian"] = "mixture"  # GENESIS code
+    likelihood_sd: float = 0.7  # GENESIS code
+    normalised: bool = True  # GENESIS code; SRI-G and EMORL leave the constant out
+    per_channel: bool = True  # all released codes; false: a mixture of colours, as the equations read
+    # GECO
+    geco: bool = True  # false: a plain ELBO
+    goal: float | None = None  # nats a value (pixel and channel); none: the error at goal_rmse
+    goal_rmse: float = 0.0564  # GENESIS code: 0.5655 nats a value, normalised at sd 0.7
+    geco_rate: float = 1e-5  # GENESIS code, at 64 x 64 pixels; SRI: 1e-6
+    geco_speed_up: float = 10.0  # GENESIS code
+    geco_decay: float = 0.99  # GENESIS code
+    geco_most: float = (
+        1e10  # GENESIS code; 1 keeps the loss an upper bound of the negative ELBO, and KLs alive
+    )
+    # Learning
+    learning_rate: float = 1e-4  # GENESIS code, SRI A.4.1
+    half_life: float = 1e9  # GENESIS code: a constant rate
+    gradient_clip: float = 1e9  # GENESIS code: none
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            self._check_number(field.name, getattr(self, field.name))
+        if self.slots < 2:
+            raise UsageError(
+                f"{self.about}: slots must be at least 2, one of them for the background, got {self.slots}."
+            )
+
+    def _check_number(self, name: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return
+        if name in self.may_be_negative:
+            if not math.isfinite(value):
+                raise UsageError(f"{self.about}: {name} must be a number, got {value}.")
+        elif not (math.isfinite(value) and (value > 0 or (value == 0 and name in self.may_be_zero))):
+            kind = "0 or more" if name in self.may_be_zero else "a positive number"
+            raise UsageError(f"{self.about}: {name} must be {kind}, got {value}.")
+
+    def build_likelihood(self) -> SlotLikelihood:
+        """Return log p(x | slots)."""
+        return SlotLikelihood(self.likelihood, self.likelihood_sd, self.normalised, self.per_channel)
+
+    def build_density(self) -> SlotLikelihood:
+        """Return the likelihood that answers are scored with: that of training, normalised in any case."""
+        return SlotLikelihood(self.likelihood, self.likelihood_sd, True, self.per_channel)
+
+    def build_geco(self, image_shape: ImageShape) -> Geco | None:
+        """Return the controller for images ``(H, W, C)``, ``None`` for a plain ELBO.
+
+        Raises:
+            UsageError: The goal lies below the likelihood's floor.
+        """
+        if not self.geco:
+            return None
+        height, width, channels = image_shape
+        likelihood = self.build_likelihood()
+        goal = likelihood.error_at(self.goal_rmse, 1) if self.goal is None else self.goal
+        return Geco(
+            goal,
+            height * width * channels,
+            floor=likelihood.floor(1),
+            convention=self.convention,
+            # Errors are sums over pixels: the rate per nat is smaller on larger images (GENESIS code).
+            rate=self.geco_rate * 64**2 / (height * width),
+            speed_up=self.geco_speed_up,
+            decay=self.geco_decay,
+            limits=(1e-10, self.geco_most) if self.convention == "beta" else None,
+        )
+
+
+def require_multiple(about: str, image_shape: ImageShape, unit: int, least: int) -> None:
+    """Refuse images whose sides are no multiples of ``unit``, or smaller than ``least``.
+
+    Raises:
+        UsageError: They are.
+    """
+    height, width, _ = image_shape
+    if height % unit or width % unit or min(height, width) < least:
+        raise UsageError(
+            f"{about}: expected images whose sides are multiples of {unit} and at least {least} pixels, "
+            f"got {height} x {width}; generate or convert the data at another size."
+        )
