@@ -22,6 +22,7 @@ COMMANDS = (
     "sheet",
     "export",
     "train",
+    "import-weights",
     "evaluate",
     "compare",
     "reproduce",
