@@ -64,10 +64,10 @@ class AIRConfig(ModelConfig):
     # Of geometric and per-step priors. Without it, one seed in several puts two digits into one window for good.
     anneal: Literal["none", "linear", "exponential", "log-linear"] = "log-linear"  # Akhundov's AIR
     anneal_start: float = (
-        0.1  # ours: odds of one more object at first; from 10 some seeds keep surplus objects
+        10.0  # ours: odds of one more object at first; from 0.1 some seeds do not find the third
     )
     anneal_begin: int = 0
-    anneal_steps: int = 800  # ours
+    anneal_steps: int = 1000  # ours
     # The strict prior makes each window hold one digit, but merges digits that touch: in the end it is relaxed.
     relaxed_ratio: float = 0.3  # ours; 0: count_ratio to the end
     relax_begin: int = 1500  # ours
@@ -76,8 +76,12 @@ class AIRConfig(ModelConfig):
     prior: Literal["standard", "autoregressive"] = "standard"
     learn_scale_prior: bool = False  # ASR code
     placing: Literal["log-normal", "squashed"] = "log-normal"
-    object_scale: float = 0.38  # ours: median window side over canvas side, 19 of 50 pixels; Pyro: inverse scale 3
-    object_scale_sd: float = 0.1  # ours: of the log scale; at 0.2, some seeds learn windows of two digits that touch
+    object_scale: float = (
+        0.38  # ours: median window side over canvas side, 19 of 50 pixels; Pyro: inverse scale 3
+    )
+    object_scale_sd: float = (
+        0.1  # ours: of the log scale; at 0.2, some seeds learn windows of two digits that touch
+    )
     position_sd: float = 0.5  # ours: of the centre; the canvas reaches from -1 to 1
     what_size: int = 50  # Pyro
     window_size: int = 28  # Pyro: the size of an MNIST digit
