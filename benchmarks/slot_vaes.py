@@ -34,9 +34,9 @@ from reference_models import emorl
 from reference_models.base import SceneModel
 from reference_models.checkpoints import build_model
 from reference_models.genesis_v2 import GenesisV2, Noise
-from reference_models.parts.colouring import LEAST, MOST
-from reference_models.parts.pixel_broadcast import PixelBroadcastDecoder
-from reference_models.parts.slot_encoders import ColouringEncoder
+from reference_models.parts.slots.colouring import LEAST, MOST
+from reference_models.parts.slots.encoders import ColouringEncoder
+from reference_models.parts.slots.pixel_broadcast import PixelBroadcastDecoder
 
 Step = Callable[[], Tensor]
 

@@ -39,10 +39,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metrics": {},
     "constraints": {
-        "overlap": "reference_models.parts.constraints:overlap",
-        "inside": "reference_models.parts.constraints:inside",
-        "size": "reference_models.parts.constraints:size",
-        "same-size": "reference_models.parts.constraints:same_size",
+        "overlap": "reference_models.parts.objects.constraints:overlap",
+        "inside": "reference_models.parts.objects.constraints:inside",
+        "size": "reference_models.parts.objects.constraints:size",
+        "same-size": "reference_models.parts.objects.constraints:same_size",
     },
 }
 """Kind -> id -> ``module:attribute``. The entry-point groups are ``mobj.`` + kind."""

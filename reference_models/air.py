@@ -5,7 +5,7 @@ it looks like (a code that a decoder turns into the window's content). A recurre
 a step and decides before each whether there is one more.
 
 All K steps are unrolled as if every object were there; how many really are is left to an estimator
-(`parts.estimators`). The default takes the expectation over the K + 1 possible counts exactly, so that what
+(`parts.objects.estimators`). The default takes the expectation over the K + 1 possible counts exactly, so that what
 is left to sample is continuous and reparameterised, and the gradient is that of a plain autoencoder.
 """
 
@@ -23,17 +23,17 @@ from torch.nn.functional import avg_pool2d
 from multiobj_data.scenes import Prediction
 from reference_models.air_settings import AIRConfig
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
-from reference_models.parts.answers import share_pixels, tight_boxes
-from reference_models.parts.baselines import shifted
-from reference_models.parts.constraints import Layout, number_terms
-from reference_models.parts.counts import presence_of, stick_breaking
-from reference_models.parts.estimators import Enumeration
-from reference_models.parts.evidence import Evidence, Latent
-from reference_models.parts.eye import Eye
 from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise
-from reference_models.parts.placing import WHERE
+from reference_models.parts.objects.answers import share_pixels, tight_boxes
+from reference_models.parts.objects.baselines import shifted
+from reference_models.parts.objects.constraints import Layout, number_terms
+from reference_models.parts.objects.counts import presence_of, stick_breaking
+from reference_models.parts.objects.estimators import Enumeration
+from reference_models.parts.objects.evidence import Evidence, Latent
+from reference_models.parts.objects.eye import Eye
+from reference_models.parts.objects.placing import WHERE
+from reference_models.parts.objects.windows import Windows
 from reference_models.parts.recurrent import SharedInputLSTM
-from reference_models.parts.windows import Windows
 
 
 class State(NamedTuple):

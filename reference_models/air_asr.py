@@ -1,7 +1,7 @@
 """AIR-ASR: AIR-pPrior trained with what is known of the scenes (amortized structural regularisation).
 
 Xu et al., "Multi-objects Generation with Amortized Structural Regularization", NeurIPS 2019, sec. 3: the loss
-is the negative ELBO and a penalty for every constraint that the posterior breaks (`parts.constraints`). Give
+is the negative ELBO and a penalty for every constraint that the posterior breaks (`parts.objects.constraints`). Give
 ``allowed_counts`` for the regulariser of the number, ``constraints`` for those of the layout.
 """
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from multiobj_data import plugins
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
-from reference_models.parts import count_priors, estimators
-from reference_models.parts.autoregressive_prior import AutoregressivePrior
-from reference_models.parts.baselines import NeuralBaseline
-from reference_models.parts.constraints import Constraint, parse_constraint
-from reference_models.parts.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
-from reference_models.parts.placing import LogNormalScale, Placing, Squashed
+from reference_models.parts.objects import count_priors, estimators
+from reference_models.parts.objects.autoregressive_prior import AutoregressivePrior
+from reference_models.parts.objects.baselines import NeuralBaseline
+from reference_models.parts.objects.constraints import Constraint, parse_constraint
+from reference_models.parts.objects.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from reference_models.parts.objects.placing import LogNormalScale, Placing, Squashed
 
 ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
     "enumerate": lambda config: estimators.Enumeration(),
@@ -69,7 +69,7 @@ class AIRConfig(ModelConfig):
     anneal_begin: int = 0
     anneal_steps: int = 1000  # ours
     # The strict prior makes each window hold one digit, but merges digits that touch: in the end it is relaxed.
-    relaxed_ratio: float = 0.3  # ours; 0: count_ratio to the end
+    relaxed_ratio: float = 1.0  # ours: below, more objects are merged than split; 0: count_ratio to the end
     relax_begin: int = 1500  # ours
     relax_steps: int = 2000  # ours
     # Where and what they are
@@ -106,12 +106,14 @@ class AIRConfig(ModelConfig):
     number_form: Literal["exact", "per-step"] = "exact"  # per-step: the ASR code
     number_weight: float = 10.0  # ASR, sec. 5: lambda_1
     margin_weight: float = 100.0  # ASR, sec. 5: lambda_2
-    constraints: tuple[str, ...] = ()  # name*coefficient; names as in `parts.constraints`, or module:function
+    constraints: tuple[
+        str, ...
+    ] = ()  # name*coefficient; names as in `parts.objects.constraints`, or module:function
     size_range: tuple[float, float] | None = None  # pixels, none: any size; ASR code: 11,15 for digits
     size_tolerance: float = 3.0  # pixels; ASR code
     # Learning
     learning_rate: float = 1e-3  # ours: twice as fast as 5e-4 and no less safe; Pyro has 1e-4
-    half_life: float = 2000.0  # ours: at a constant rate, touching digits are more and more often merged
+    half_life: float = 2500.0  # ours: at a constant rate, touching digits are more and more often merged
     gradient_clip: float = 100.0  # ours: norms are some hundred (sums over pixels); Adam forgives the scale
 
     def __post_init__(self) -> None:

@@ -19,21 +19,21 @@ from torch.distributions import Independent, kl_divergence
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.emorl_settings import EfficientMORLConfig
-from reference_models.parts.broadcast import masked
-from reference_models.parts.early_gradients import differentiated
 from reference_models.parts.nets import kl_to_standard_normal
-from reference_models.parts.refinement import Refinement
-from reference_models.parts.segregation import Segregated, SegregationModel, draw
-from reference_models.parts.slot_answers import slot_prediction
-from reference_models.parts.slot_hierarchy import (
+from reference_models.parts.slots.answers import slot_prediction
+from reference_models.parts.slots.broadcast import masked
+from reference_models.parts.slots.early_gradients import differentiated
+from reference_models.parts.slots.hierarchy import (
     Layers,
     PixelEncoder,
     SlotHierarchy,
     SlotPriors,
     sample_slots,
 )
-from reference_models.parts.slot_likelihood import blend
-from reference_models.parts.slot_prior import softplus_normal
+from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.prior import softplus_normal
+from reference_models.parts.slots.refinement import Refinement
+from reference_models.parts.slots.segregation import Segregated, SegregationModel, draw
 
 ANSWER_CHUNK = 16
 """Images that are answered at once: refining keeps what a backward pass needs."""

@@ -9,10 +9,10 @@ from torch import nn
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
-from reference_models.parts.broadcast import BroadcastDecoder
-from reference_models.parts.geco import Convention, Geco
-from reference_models.parts.pixel_broadcast import GridBroadcastDecoder, PixelBroadcastDecoder
-from reference_models.parts.slot_hierarchy import PriorKind
+from reference_models.parts.slots.broadcast import BroadcastDecoder
+from reference_models.parts.slots.geco import Convention, Geco
+from reference_models.parts.slots.hierarchy import PriorKind
+from reference_models.parts.slots.pixel_broadcast import GridBroadcastDecoder, PixelBroadcastDecoder
 from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
 
 

@@ -22,17 +22,21 @@ from torch.distributions import Independent
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
 from reference_models.genesis_settings import GenesisConfig
-from reference_models.parts.components import ComponentDecoder, ComponentEncoder
-from reference_models.parts.evidence import Latent
-from reference_models.parts.gated_convs import GatedDecoder, GatedEncoder
-from reference_models.parts.geco import balanced
 from reference_models.parts.nets import mlp
-from reference_models.parts.precision import full_precision
-from reference_models.parts.segregation import draw
-from reference_models.parts.sequential_attention import SequentialPosterior, sampled, stick_breaking_masks
-from reference_models.parts.slot_answers import slot_prediction
-from reference_models.parts.slot_likelihood import blend
-from reference_models.parts.slot_prior import bounded_normal
+from reference_models.parts.objects.evidence import Latent
+from reference_models.parts.slots.answers import slot_prediction
+from reference_models.parts.slots.components import ComponentDecoder, ComponentEncoder
+from reference_models.parts.slots.gated_convs import GatedDecoder, GatedEncoder
+from reference_models.parts.slots.geco import balanced
+from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.slots.prior import bounded_normal
+from reference_models.parts.slots.segregation import draw
+from reference_models.parts.slots.sequential_attention import (
+    SequentialPosterior,
+    sampled,
+    stick_breaking_masks,
+)
 
 
 class Noise(NamedTuple):

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
-from reference_models.parts.scene_encoder import SceneEncoder
-from reference_models.parts.slot_prior import SlotPrior
+from reference_models.parts.slots.prior import SlotPrior
+from reference_models.parts.slots.scene_encoder import SceneEncoder
 from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
 
 _LAYERS = 5  # code: gated convolutions on the way in, and out

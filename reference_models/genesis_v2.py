@@ -1,6 +1,6 @@
 """GENESIS-v2 (Engelcke, Parker Jones & Posner, NeurIPS 2021): slots by clustering pixels.
 
-An encoder colours the pixels and clusters them into slots (`parts.colouring`); each slot's features become the
+An encoder colours the pixels and clusters them into slots (`parts.slots.colouring`); each slot's features become the
 posterior of its code, and a broadcast decoder paints all codes at once. The prior is autoregressive over slots,
 though they come in random order; with a scene variable, it may know the whole scene first (SRI, Table 4).
 """
@@ -18,17 +18,17 @@ from torch.distributions import Independent, kl_divergence
 from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
-from reference_models.parts.broadcast import UPSAMPLING, BroadcastDecoder, masked
-from reference_models.parts.colouring import Kernel
-from reference_models.parts.geco import balanced
 from reference_models.parts.nets import kl_to_standard_normal, standard_normal_log_density
-from reference_models.parts.scene_encoder import SceneEncoder
-from reference_models.parts.segregation import Segregated, SegregationModel, draw, uniform_of
-from reference_models.parts.slot_answers import in_parts, slot_prediction
-from reference_models.parts.slot_attention import First
-from reference_models.parts.slot_encoders import AttentionEncoder, ColouringEncoder, SlotEncoder
-from reference_models.parts.slot_likelihood import blend
-from reference_models.parts.slot_prior import SlotPrior
+from reference_models.parts.slots.answers import in_parts, slot_prediction
+from reference_models.parts.slots.broadcast import UPSAMPLING, BroadcastDecoder, masked
+from reference_models.parts.slots.colouring import Kernel
+from reference_models.parts.slots.encoders import AttentionEncoder, ColouringEncoder, SlotEncoder
+from reference_models.parts.slots.geco import balanced
+from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.prior import SlotPrior
+from reference_models.parts.slots.scene_encoder import SceneEncoder
+from reference_models.parts.slots.segregation import Segregated, SegregationModel, draw, uniform_of
+from reference_models.parts.slots.slot_attention import First
 from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
 
 

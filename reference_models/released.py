@@ -27,7 +27,7 @@ from torch import Tensor
 from multiobj_data.errors import DataError, UsageError, did_you_mean, quoted
 from reference_models.base import ImageShape, SceneModel
 from reference_models.checkpoints import DAMAGE, Checkpoint, build_model
-from reference_models.parts.released_layouts import ANY, LAYOUTS, Layout, Shape
+from reference_models.released_layouts import ANY, LAYOUTS, Layout, Shape
 
 _SHOWN = 3
 """How many names an error lists of each kind."""
@@ -41,7 +41,7 @@ class Rule:
         ours: Its name. ``{i}`` stands for any number, ``*`` for a last name such as ``weight``; in ``theirs`` they
             are the same, and ``{i+1}`` is the next number.
         theirs: Names of the tensors that it is made of.
-        layout: How, by name: see `reference_models.parts.released_layouts`.
+        layout: How, by name: see `reference_models.released_layouts`.
     """
 
     ours: str

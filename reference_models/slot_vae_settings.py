@@ -11,8 +11,8 @@ from typing import ClassVar, Literal
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
-from reference_models.parts.geco import Convention, Geco
-from reference_models.parts.slot_likelihood import SlotLikelihood
+from reference_models.parts.slots.geco import Convention, Geco
+from reference_models.parts.slots.likelihood import SlotLikelihood
 
 
 @dataclass(frozen=True, kw_only=True)

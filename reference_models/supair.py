@@ -20,12 +20,12 @@ from torch.nn.functional import logsigmoid
 
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
-from reference_models.parts.answers import tight_boxes
-from reference_models.parts.backgrounds import BlackBackground
-from reference_models.parts.counts import at_least, presence_of, stick_breaking
 from reference_models.parts.nets import mlp
-from reference_models.parts.occlusion import Orders, uncovered, visibility, visible_parts
-from reference_models.parts.rectangles import Profiles, Rectangles
+from reference_models.parts.objects.answers import tight_boxes
+from reference_models.parts.objects.backgrounds import BlackBackground
+from reference_models.parts.objects.counts import at_least, presence_of, stick_breaking
+from reference_models.parts.objects.occlusion import Orders, uncovered, visibility, visible_parts
+from reference_models.parts.objects.rectangles import Profiles, Rectangles
 from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.spn import SumProductNetwork
 from reference_models.supair_settings import SuPAIRConfig
@@ -63,7 +63,7 @@ class Posterior:
 
 
 class Scores(NamedTuple):
-    """How well the parts of a layout explain an image, in nats; Q queries as in `parts.occlusion.Orders`."""
+    """How well the parts of a layout explain an image, in nats; Q queries as in `parts.objects.occlusion.Orders`."""
 
     objects: Tensor  # [B, Q], what is seen of an object behind those in front of it
     occlusion: Tensor  # [B, Q], how probable it is that so much of it is hidden

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
-from reference_models.parts import count_priors
-from reference_models.parts.backgrounds import BlackBackground
-from reference_models.parts.occlusion import Orders
+from reference_models.parts.objects import count_priors
+from reference_models.parts.objects.backgrounds import BlackBackground
+from reference_models.parts.objects.occlusion import Orders
 from reference_models.parts.spn import SPNConfig, SumProductNetwork
 
 LARGEST_SUM_OVER_ORDERS = 4

@@ -1,0 +1,1 @@
+"""Parts of models whose objects have a place: counts, windows, rectangles, who hides whom (AIR, SuPAIR)."""

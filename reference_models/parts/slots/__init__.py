@@ -1,0 +1,1 @@
+"""Parts of models whose objects are slots with masks (GENESIS, GENESIS-v2, EfficientMORL, SRI)."""
