@@ -19,11 +19,11 @@ from cli.options import device_option, json_option
     help="smoke: seconds, to see that it runs; small: hours on a CPU; paper: its scenes and steps, for a GPU.",
 )
 @click.option("--out", metavar="DIR", help="Folder of everything.  [default: reproduction/TABLE-SCALE]")
-@click.option("--seeds", metavar="N|LIST", help="Seeds of each cell.  [default: the scale's, 1 to 3]")
+@click.option("--seeds", metavar="N|LIST", help="Seeds of each cell.  [default: the scale's, 1 to 5]")
 @click.option(
     "--form",
     type=click.Choice(["exact", "faithful", "both"]),
-    help="exact: the number of objects enumerated; faithful: as the paper's code.  [default: exact; paper both]",
+    help="exact: the number of objects enumerated; faithful: as the paper's code.  [default: the scale's]",
 )
 @click.option(
     "--only",
@@ -73,13 +73,16 @@ from cli.options import device_option, json_option
 def reproduce_command(table: str, **options: Any) -> None:
     """Train and score every cell of TABLE and print the paper's figures with ours beside them.
 
-    TABLE is asr-table1, asr-table2 (AIR, AIR-pPrior, AIR-ASR) or air-report-table1 (variance of estimators). Leaves
-    table.md, table.json and every run with its pictures in --out. The same command goes on where it was interrupted;
-    finished cells are not run again.
+    TABLE is asr-table1, asr-table2 (AIR, AIR-pPrior, AIR-ASR), air-report-table1 (variance of estimators),
+    supair-table1 (parameters, without training), supair-table2 (SuPAIR and AIR on four data sets) or supair-figure5
+    (their accuracy over the seconds of training, for which cells run one after the other; with the --out of
+    supair-table2, from its runs). Leaves table.md, table.json (or figure.md, .json, .png) and every run with its
+    pictures in --out. The same command goes on where it was interrupted; finished cells are not run again.
 
     \b
     mobj reproduce asr-table1 --scale smoke --out reproduction/try
     mobj reproduce asr-table1 --jobs 4 --only "13 air-asr"
+    mobj reproduce supair-figure5 --threads 1 --only multi-mnist
     """
     from cli.reproduction.command import reproduce
 

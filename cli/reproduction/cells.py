@@ -91,7 +91,7 @@ def cells_of(
             seed=seed,
             model=row.model,
             settings=settings_of(table, scale, row, form, column),
-            steps=steps or scale.steps,
+            steps=steps or scale.steps_of({column.lower(), row.name.lower(), form}),
             batch_size=scale.batch_size,
         )
         for column, row, form, seed in product(table.columns, table.rows, FORMS, seeds)
@@ -104,12 +104,13 @@ def settings_of(table: Table, scale: Scale, row: Row, form: str, column: str) ->
     from reference_models.presets import preset_settings
 
     chosen = row.forms[form]
-    preset = preset_settings(row.model, chosen.preset) if chosen.preset else {}
+    preset = chosen.preset_of(column)
     parts = (
-        preset,
+        preset_settings(row.model, preset) if preset else {},
         table.settings,
         chosen.settings,
         scale.settings,
+        scale.models.get(row.model, {}),
         scale.exact if form == "exact" else {},
         row.settings,
         row.columns.get(column, {}),

@@ -26,7 +26,14 @@ from cli.reproduction.cells import Cell, cells_of, chosen
 from cli.reproduction.results import Group, duration, figure, groups_of, main_rows
 from cli.reproduction.running import Tell, Work, failure_of, result_of
 from cli.reproduction.tables import FORMS, Scale, Table, find_table
-from cli.reproduction.writing import extras, markdown, table_document, write_files
+from cli.reproduction.writing import (
+    extras,
+    markdown,
+    plain_document,
+    plain_markdown,
+    table_document,
+    write_files,
+)
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import make_folder, to_json, write_atomically
 
@@ -76,6 +83,10 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
     start_logging()
     refuse_empty_options(options)
     request = _request(name, options)
+    if request.table.measure == "parameters":
+        _refuse_foreign(request)
+        _count_parameters(request)
+        return
     cells = chosen(request.cells(request.forms, request.seeds), options["only"])
     _refuse_foreign(request)
     if options["dry_run"]:
@@ -85,9 +96,7 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
         from multiobj_data.devices import resolve_device
 
         resolve_device(options["device"])  # refused once, not cell by cell
-    make_folder(request.out)
-    about = {"schema_version": 1, "table": request.table.name, "scale": request.scale_name}
-    write_atomically(request.out / ABOUT, to_json(about).encode())
+    _claim(request)
     with resumable(same_command()):
         found = _data(request, sorted({cell.column for cell in cells}, key=list(request.table.columns).index))
     works = {cell.name: _work(request, cell, found) for cell in cells}
@@ -104,6 +113,10 @@ def _request(name: str, options: Mapping[str, Any]) -> Request:
     form = options["form"]
     forms = tuple(scale.forms) if form is None else FORMS if form == "both" else (form,)
     out = Path(options["out"] or f"reproduction/{name}-{options['scale']}")
+    if table.measure == "curves" and options["jobs"] > 1:
+        raise UsageError(
+            f"--jobs: {name} measures seconds of training, so that its cells run one after the other."
+        )
     return Request(table, options["scale"], seeds, forms, out, options)
 
 
@@ -119,11 +132,36 @@ def _refuse_foreign(request: Request) -> None:
         table, scale = about["table"], about["scale"]
     except (OSError, ValueError, LookupError, TypeError):
         raise UsageError(f"{out} holds something else than a reproduction; choose another --out.") from None
-    if (table, scale) != (request.table.name, request.scale_name):
+    if (table, scale) != (request.table.runs_of, request.scale_name):
         raise UsageError(
-            f"{out} holds {table} at scale {scale}, not {request.table.name} at "
+            f"{out} holds {table} at scale {scale}, not {request.table.runs_of} at "
             f"{request.scale_name}; choose another --out."
         )
+
+
+def _claim(request: Request) -> None:
+    """Make the folder, and leave in it whose it is."""
+    make_folder(request.out)
+    about = {"schema_version": 1, "table": request.table.runs_of, "scale": request.scale_name}
+    write_atomically(request.out / ABOUT, to_json(about).encode())
+
+
+def _count_parameters(request: Request) -> None:
+    """Print and leave a table that takes no training."""
+    from cli.reproduction.parameters import count_parameters, parameter_document, parameter_rows
+
+    counted = count_parameters(request.table)
+    header, lines = parameter_rows(request.table, counted)
+    content = plain_document(request.table, same_command(), parameter_document(counted))
+    if not request.options["dry_run"]:
+        _claim(request)
+        page = plain_markdown(request.table, same_command(), (header, lines))
+        write_files(request.out, request.table.stem, page, content)
+    if request.options["as_json"]:
+        emit_json(content)
+        return
+    emit_table(lines, header)
+    click.echo("\n" + "\n".join(request.table.differs))
 
 
 # --- data -----------------------------------------------------------------------------------------------
@@ -166,6 +204,7 @@ def _work(request: Request, cell: Cell, data: Mapping[str, tuple[Path, Manifest]
         data_identity=manifest.identity,
         device=request.options["device"],
         threads=threads,
+        jobs=request.options["jobs"],
     )
 
 
@@ -221,7 +260,14 @@ def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: 
     command = same_command()
     content = table_document(request.table, request.scale_name, groups, command, notes)
     page = markdown(request.table, request.scale_name, request.scale, groups, command, notes)
-    write_files(request.out, page, content)
+    stem = request.table.stem
+    write_files(request.out, stem, page, content)
+    shown = request.out / "runs"
+    if request.table.measure == "curves":
+        from cli.reproduction.curve_picture import draw_curves
+
+        shown = request.out / f"{stem}.png"
+        draw_curves(request.table, groups, shown)
     if request.options["as_json"]:
         emit_json(content)
         return
@@ -230,7 +276,7 @@ def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: 
     for title, text, (more_header, more) in extras(request.table, groups):
         click.echo(f"\n{title}. {text}")
         emit_table(more, more_header)
-    click.echo(f"\ntable: {request.out / 'table.md'}; pictures: {request.out / 'runs'}")
+    click.echo(f"\ntable: {request.out / stem}.md; pictures: {shown}")
 
 
 def _groups(

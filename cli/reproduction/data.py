@@ -33,7 +33,7 @@ def plan_of(preset_name: str, scale: Scale, options: Mapping[str, Any]) -> Plan:
 
     preset = find_preset(preset_name)
     splits = dict(preset.splits) | {
-        name: n for name, n in (("train", scale.train), ("test", scale.test)) if n is not None
+        name: n for name, n in (("train", scale.train), ("test", scale.test)) if n
     }
     given = {
         name: options[name]

@@ -62,6 +62,27 @@ def drawn(model: AIR, n: int, counts: np.ndarray | None = None, seed: int = _SEE
             )
 
 
+def drawn_at_once(model: Any, n: int, counts: np.ndarray | None = None, seed: int = _SEED) -> Drawn:
+    """Draw a few images from any model that counts; one that does not tell its samples' windows has none.
+
+    Args:
+        model: The model.
+        n: How many, at most a chunk of `drawn`.
+        counts: How many objects each image has, ``[n]``; drawn from p(N) if not given.
+        seed: Of the randomness.
+    """
+    import torch
+
+    if hasattr(model, "sample_objects"):
+        (part,) = drawn(model, n, counts, seed)
+        return part
+    model.eval()
+    given = None if counts is None else torch.as_tensor(counts, device=model.device)
+    images = model.sample(n, torch.Generator(model.device).manual_seed(seed), given).cpu().numpy()
+    count = np.zeros(n, int) if counts is None else counts
+    return Drawn(images, np.zeros((n, 0, 4)), np.zeros((n, 0, *images.shape[1:3]), bool), count)
+
+
 def overlap_of_samples(model: AIR, n: int) -> dict[str, Any]:
     """Count the drawn images in which no two objects overlap: by their windows, and by their ink.
 

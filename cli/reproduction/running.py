@@ -17,7 +17,7 @@ from multiobj_data.files import to_json, write_atomically
 Tell = Callable[[int, str | None], None]
 """Is told training steps just done, and what is going on, if that is new."""
 
-_LOG_LINES, _CHECKPOINTS, _MOST_BETWEEN = 20, 2, 1000
+_CHECKPOINTS, _MOST_BETWEEN = 2, 1000
 _SCORED_AT_ONCE = 250
 _SHOWN, _SAMPLED = 8, 24  # images of the pictures
 
@@ -35,6 +35,7 @@ class Work:
         data_identity: What decides the data set's bytes.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         threads: CPU threads; ``None``: PyTorch's choice.
+        jobs: How many cells are run side by side.
     """
 
     table: str
@@ -45,6 +46,7 @@ class Work:
     data_identity: Mapping[str, Any]
     device: str
     threads: int | None
+    jobs: int = 1
 
     @property
     def folder(self) -> Path:
@@ -129,7 +131,7 @@ def _train(work: Work, tell: Tell) -> float:
         validation=open_dataset(work.data, "test"),
         resume=True,
         checkpoint_every=min(_MOST_BETWEEN, math.ceil(cell.steps / _CHECKPOINTS)),
-        evaluate_every=math.ceil(cell.steps / _LOG_LINES),
+        evaluate_every=math.ceil(cell.steps / work.scale.log_lines),
         on_progress=show,
     )
     if result.steps > cell.steps:
@@ -143,6 +145,7 @@ def _train(work: Work, tell: Tell) -> float:
 
 
 def _measure(work: Work, seconds: float, tell: Tell) -> None:
+    from cli.reproduction.curves import curve_of
     from multiobj_data.devices import resolve_device
     from multiobj_data.loading import open_dataset
     from reference_models.checkpoints import load_checkpoint
@@ -159,6 +162,8 @@ def _measure(work: Work, seconds: float, tell: Tell) -> None:
         "schema_version": 1,
         "cell": work.identity,
         "seconds": seconds,
+        "jobs": work.jobs,
+        "curve": curve_of(work.folder),
         "evaluation": evaluation.to_json(),
         "overlap": _overlap(work, table, model, tell),
         "variance": _variance(work, table, model, source, tell),
@@ -183,7 +188,7 @@ def _score(work: Work, table: Table, model: Any, source: Any) -> Any:
 def _draw(work: Work, model: Any, source: Any) -> None:
     import numpy as np
 
-    from cli.reproduction.drawing import drawn
+    from cli.reproduction.drawing import drawn_at_once
     from cli.reproduction.pictures import draw_reconstructions, draw_samples
 
     scenes = source.scenes(np.arange(min(_SHOWN, len(source))))
@@ -197,12 +202,9 @@ def _draw(work: Work, model: Any, source: Any) -> None:
     # A geometric prior is a penalty: nearly all that it draws is empty. Its samples get the data's counts.
     believes = model.config.count_prior not in ("geometric", "per-step")
     counts = None if believes else source.scenes(np.arange(min(_SAMPLED, len(source)))).count
-    (part,) = drawn(model, _SAMPLED if counts is None else len(counts), counts)
-    how = (
-        "samples, with their windows"
-        if believes
-        else "samples given the counts of test scenes, with their windows"
-    )
+    part = drawn_at_once(model, _SAMPLED if counts is None else len(counts), counts)
+    how = "samples" + ("" if believes else " given the counts of test scenes")
+    how += ", with their windows" if part.windows.shape[1] else ""
     draw_samples(part.images, part.windows, part.count, work.folder / "samples.png", f"{about}: {how}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields
 from functools import cache
 from importlib.resources import files
@@ -49,10 +49,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Form:
-    """One way to train a row: a model's preset, with settings over it."""
+    """One way to train a row: a model's preset, or one for each column, with settings over it."""
 
-    preset: str | None = None
+    preset: str | Mapping[str, str] | None = None
     settings: Settings = field(default_factory=dict)
+
+    def preset_of(self, column: str) -> str | None:
+        """Return the preset of a column."""
+        return self.preset.get(column) if isinstance(self.preset, Mapping) else self.preset
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Row:
         name: As in the paper.
         model: Our id.
         forms: Form -> how it is trained.
-        published: Column -> metric -> mean and, if given, standard deviation.
+        published: Column -> metric -> mean and, if given, standard deviation; empty: the paper has none.
         settings: In every form and column.
         columns: Column -> settings there.
     """
@@ -71,7 +75,7 @@ class Row:
     name: str
     model: str
     forms: Mapping[str, Form]
-    published: Mapping[str, Mapping[str, Sequence[float]]]
+    published: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     columns: Mapping[str, Settings] = field(default_factory=dict)
 
@@ -82,31 +86,45 @@ class Scale:
 
     Attributes:
         about: For the user.
-        steps: Training steps.
         batch_size: Images a step.
         seeds: How many, from 0.
         forms: Which are trained unless the user says otherwise.
-        train: Training scenes; ``None``: as many as the preset has.
+        steps: Training steps.
+        cell_steps: Words as in ``--only`` -> steps of the cells that have them in their names; of several, the last.
+        log_lines: How often the count accuracy is measured during training.
+        train: Training scenes; 0: as many as the preset has.
         test: Test scenes, likewise.
         samples: Images drawn from each model to see whether objects overlap.
         draws: Gradients drawn for each estimator.
         baseline_steps: Steps by which a baseline learns what a trained model costs.
         settings: Of every model, over all others but those of row and column.
+        models: The same, by model.
         exact: The same, of models in their exact form.
     """
 
     about: str
-    steps: int
     batch_size: int
     seeds: int
     forms: Sequence[str]
-    train: int | None = None
-    test: int | None = None
+    steps: int = 0
+    cell_steps: Mapping[str, int] = field(default_factory=dict)
+    log_lines: int = 20
+    train: int = 0
+    test: int = 0
     samples: int = 0
     draws: int = 0
     baseline_steps: int = 0
     settings: Settings = field(default_factory=dict)
+    models: Mapping[str, Settings] = field(default_factory=dict)
     exact: Settings = field(default_factory=dict)
+
+    def steps_of(self, words: Set[str]) -> int:
+        """Return the steps of the cell with these words, in small letters, in its name."""
+        steps = self.steps
+        for wanted, own in self.cell_steps.items():
+            if set(wanted.lower().split()) <= words:
+                steps = own
+        return steps
 
 
 @dataclass(frozen=True)
@@ -118,28 +136,47 @@ class Table:
         title: What it is about.
         source: The paper.
         differs: What we do otherwise, one sentence each.
+        rows: Its models.
+        scales: How much of it can be asked for.
+        base: The table of whose cells it is another view: both share the runs of one folder.
         success: ``metric`` and the value ``at_least`` that a successful seed has.
         metrics: Its figures, by the paper's names.
         columns: Its data sets.
-        rows: Its models.
-        scales: How much of it can be asked for.
-        measure: What is measured beside the metrics: nothing, ``"overlap"`` of samples, ``"variance"`` of gradients.
+        measure: What is measured beside the metrics: nothing, ``"overlap"`` of samples, ``"variance"`` of gradients,
+            ``"curves"`` of learning; or instead of them and without training, ``"parameters"``.
         settings: Of every model.
         variance: ``groups`` of parameters, and ``published`` figures by estimator and group.
+        curves: ``levels`` of the count accuracy, ``ratios`` of pairs (method, form), ``hardware`` of the paper, and its
+            ``published`` points (seconds, count accuracy) by row and column.
+        parameters: ``image_shape``, ``parts`` (part -> beginnings of the parameters' names), and ``published`` numbers
+            by row and part.
     """
 
     name: str
     title: str
     source: str
     differs: Sequence[str]
-    success: Mapping[str, Any]
-    metrics: Mapping[str, Metric]
-    columns: Mapping[str, Column]
     rows: Sequence[Row]
     scales: Mapping[str, Scale]
+    base: str = ""
+    success: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
     measure: str = ""
     settings: Settings = field(default_factory=dict)
     variance: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def runs_of(self) -> str:
+        """Name of the table whose cells it has."""
+        return self.base or self.name
+
+    @property
+    def stem(self) -> str:
+        """Name, without suffix, of the files that show it."""
+        return "figure" if self.measure == "curves" else "table"
 
     def row(self, name: str) -> Row:
         """Return the row of this name."""
@@ -165,11 +202,12 @@ def find_table(name: str) -> Table:
     if name not in table_names():
         raise UsageError(f"no table named {quoted(name)}.{did_you_mean(name, table_names())}")
     values = _document()[name]
+    values = _document().get(values.get("base"), {}) | values
     own = values.get("scales", {})
     return Table(
         name=name,
-        metrics={key: Metric(**metric) for key, metric in values["metrics"].items()},
-        columns={key: Column(**column) for key, column in values["columns"].items()},
+        metrics={key: Metric(**metric) for key, metric in values.get("metrics", {}).items()},
+        columns={key: Column(**column) for key, column in values.get("columns", {}).items()},
         rows=tuple(_row(row) for row in values["rows"]),
         scales={key: Scale(**(scale | own.get(key, {}))) for key, scale in _document()["scales"].items()},
         **{key: values[key] for key in _plain_fields() if key in values},

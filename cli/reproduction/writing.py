@@ -1,4 +1,4 @@
-"""The files of a reproduction: ``table.md``, ready for a page of results, and ``table.json``."""
+"""The files of a reproduction: ``table.md``, ready for a page of results, and ``table.json``; or ``figure``'s."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cli.reproduction.curves import curve_document, curve_extras
 from cli.reproduction.results import (
     Group,
     document,
@@ -49,15 +50,28 @@ def markdown(
         f"```bash\n{command}\n```\n",
         markdown_table(*main_rows(table, groups)),
     ]
+    if table.measure == "curves":
+        parts.append(f"![{table.title}]({table.stem}.png)\n")
     for title, text, rows in extras(table, groups):
         parts += [f"### {title}\n", f"{text}\n", markdown_table(*rows)]
     told = [*table.differs, *notes]
     told += [
         f"{group.name}, seed {seed}: {reason}" for group in groups for seed, reason in group.failed.items()
     ]
-    parts.append("\n".join(f"- {sentence}" for sentence in told) + "\n")
-    parts.append("Made with " + "; ".join(f"{name} {value}" for name, value in made_with().items()) + ".\n")
-    return "\n".join(parts)
+    return "\n".join([*parts, _ending(told)])
+
+
+def plain_markdown(table: Table, command: str, rows: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:
+    """Return the page of a table that takes no training."""
+    parts = [f"## {table.title}\n", f"{table.source}.\n", f"```bash\n{command}\n```\n", markdown_table(*rows)]
+    return "\n".join([*parts, _ending(table.differs)])
+
+
+def _ending(told: Sequence[str]) -> str:
+    """Return the end of a page: what there is to be said, and what it was made with."""
+    listed = "\n".join(f"- {sentence}" for sentence in told)
+    tools = "; ".join(f"{name} {value}" for name, value in made_with().items())
+    return f"{listed}\n\nMade with {tools}.\n"
 
 
 def extras(table: Table, groups: Sequence[Group]) -> list[tuple[str, str, Any]]:
@@ -67,6 +81,8 @@ def extras(table: Table, groups: Sequence[Group]) -> list[tuple[str, str, Any]]:
         found.append(("Samples without overlap", OVERLAP, rows))
     if (protocol := variance_protocol(groups)) is not None:
         found.append(("Variance by estimator", variance_sentence(protocol), variance_rows(table, groups)))
+    if table.measure == "curves":
+        found += curve_extras(table, groups)
     return found
 
 
@@ -111,12 +127,26 @@ def table_document(
         "command": command,
         "success": dict(table.success),
         "rows": document(table, groups),
+        **({"curves": curve_document(table, groups)} if table.measure == "curves" else {}),
         "notes": [*table.differs, *notes],
         "made_with": made_with(),
     }
 
 
-def write_files(out: Path, page: str, content: Mapping[str, Any]) -> None:
-    """Write both files."""
-    write_atomically(out / "table.md", page.encode())
-    write_atomically(out / "table.json", to_json(dict(content)).encode())
+def plain_document(table: Table, command: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ``--json`` prints and ``table.json`` holds of a table that takes no training."""
+    return {
+        "schema_version": 1,
+        "table": table.name,
+        "source": table.source,
+        "command": command,
+        "rows": list(rows),
+        "notes": list(table.differs),
+        "made_with": made_with(),
+    }
+
+
+def write_files(out: Path, stem: str, page: str, content: Mapping[str, Any]) -> None:
+    """Write ``STEM.md`` and ``STEM.json``."""
+    write_atomically(out / f"{stem}.md", page.encode())
+    write_atomically(out / f"{stem}.json", to_json(dict(content)).encode())
