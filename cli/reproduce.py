@@ -23,7 +23,8 @@ from cli.options import device_option, json_option
 @click.option(
     "--form",
     type=click.Choice(["exact", "faithful", "both"]),
-    help="exact: the number of objects enumerated; faithful: as the paper's code.  [default: the scale's]",
+    help="exact: the number of objects enumerated; faithful: as the paper's code, the only form of slot models.  "
+    "[default: the scale's]",
 )
 @click.option(
     "--only",
@@ -52,8 +53,8 @@ from cli.options import device_option, json_option
 @click.option(
     "--data",
     metavar="DIR",
-    help="Data sets of your own, made with `mobj generate --preset NAME`: DIR/NAME, or DIR itself.  "
-    "[default: drawn into --out]",
+    help="Data sets of your own, made with `mobj generate --preset NAME` or `mobj convert NAME`: DIR/NAME, or DIR "
+    "itself.  [default: drawn into --out; public sets must be given]",
 )
 @click.option(
     "--digits",
@@ -68,21 +69,30 @@ from cli.options import device_option, json_option
     envvar="MOBJ_DIGITS_ROOT",
     help="Folder with MNIST's idx files; otherwise they are downloaded.",
 )
+@click.option(
+    "--features",
+    type=click.Choice(["domain", "inception"]),
+    help="What FID compares, where a table has it: features learnt from the data's own labels, or Inception's.  "
+    "[default: domain; inception at paper scale]",
+)
 @click.option("--dry-run", is_flag=True, help="Only list the cells, with a guess of the time that they take.")
 @json_option
 def reproduce_command(table: str, **options: Any) -> None:
     """Train and score every cell of TABLE and print the paper's figures with ours beside them.
 
     TABLE is asr-table1, asr-table2 (AIR, AIR-pPrior, AIR-ASR), air-report-table1 (variance of estimators),
-    supair-table1 (parameters, without training), supair-table2 (SuPAIR and AIR on four data sets) or supair-figure5
+    supair-table1 (parameters, without training), supair-table2 (SuPAIR and AIR on four data sets), supair-figure5
     (their accuracy over the seconds of training, for which cells run one after the other; with the --out of
-    supair-table2, from its runs). Leaves table.md, table.json (or figure.md, .json, .png) and every run with its
-    pictures in --out. The same command goes on where it was interrupted; finished cells are not run again.
+    supair-table2, from its runs), sri-table1, sri-table2, sri-table3, sri-table4 (slot VAEs: FID, structure,
+    segmentation, order; with one --out, tables 1, 3 and 4 take the runs of table 2). Leaves table.md, table.json
+    (or figure.md, .json, .png) and every run with its pictures in --out. The same command goes on where it was
+    interrupted; finished cells are not run again.
 
     \b
     mobj reproduce asr-table1 --scale smoke --out reproduction/try
     mobj reproduce asr-table1 --jobs 4 --only "13 air-asr"
     mobj reproduce supair-figure5 --threads 1 --only multi-mnist
+    mobj reproduce sri-table3 --only towers --out reproduction/sri
     """
     from cli.reproduction.command import reproduce
 

@@ -1,4 +1,4 @@
-"""`mobj sheet`: a contact sheet of a data set."""
+"""`mobj sheet`: a contact sheet of a data set, or of what a slot model makes of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Iterable
 import click
 
 from cli.console import say
+from cli.options import device_option
 
 
-@click.command("sheet", short_help="Draw a contact sheet of a data set.")
-@click.argument("folder", type=click.Path(path_type=str))
-@click.option("--split", metavar="NAME", help="Which split.  [default: train, or else the first]")
+@click.command("sheet", short_help="Draw a contact sheet of a data set, or of a slot model.")
+@click.argument("folder", type=click.Path(path_type=str), metavar="FOLDER|CHECKPOINT")
+@click.option(
+    "--split",
+    metavar="NAME",
+    help="Which split.  [default: train, or else the first; of a checkpoint's data, test]",
+)
 @click.option(
     "--first",
     type=click.IntRange(min=0),
@@ -20,16 +25,38 @@ from cli.console import say
     metavar="I",
     help="Index of the first scene shown.",
 )
-@click.option("--out", metavar="FILE", help="The picture.  [default: FOLDER/sheet-SPLIT.png]")
-def sheet_command(folder: str, split: str | None, first: int, out: str | None) -> None:
+@click.option(
+    "--out",
+    metavar="FILE|DIR",
+    help="The picture.  [default: FOLDER/sheet-SPLIT.png]  Of a checkpoint, the folder of its pictures.  "
+    "[default: beside it]",
+)
+@click.option("--data", metavar="DIR", help="Of a checkpoint: images from there.  [default: its own data]")
+@device_option
+def sheet_command(
+    folder: str, split: str | None, first: int, out: str | None, data: str | None, device: str
+) -> None:
     """Draw 64 scenes of FOLDER (16 if large) with boxes and label maps, and histograms of counts and overlap, as PNG.
+
+    Of the CHECKPOINT of a slot model, draw reconstructions with every slot in order, and samples; of SRI also
+    rollouts, and a walk through its scene variable as GIF.
 
     \b
     mobj sheet data/digits --split test
+    mobj sheet runs/sri/seed-0/checkpoint.pt
     """
     from pathlib import Path
 
     from multiobj_data.errors import UsageError
+
+    if Path(folder).is_file():
+        from cli.model_sheet import draw_model_sheet
+
+        request = {"data": data, "split": split or "test", "device": device, "digits_root": None}
+        draw_model_sheet(folder, first, out, request)
+        return
+    if data is not None:
+        raise UsageError("--data belongs to a checkpoint; a data set is its own.")
     from multiobj_data.loading import open_dataset
     from multiobj_data.manifest import Manifest
     from multiobj_data.sheet import sheet_of

@@ -60,6 +60,7 @@ from metrics.segmentation.scores import (
     segmentation_covering,
 )
 from metrics.slots.disentanglement import disentanglement
+from metrics.slots.order import order_consistency, slot_order
 from metrics.slots.probing import probe_slots
 from metrics.structure.samples import structure_of_samples
 from metrics.structure.verdicts import structure_accuracy, structure_report
@@ -113,11 +114,13 @@ __all__ = [
     "most_probable_count",
     "negative_log_likelihood",
     "ocl_box_iou",
+    "order_consistency",
     "peak_signal_to_noise",
     "probe_slots",
     "require_comparable",
     "root_mean_squared_error",
     "segmentation_covering",
+    "slot_order",
     "squared_error",
     "structural_similarity",
     "structure_accuracy",

@@ -74,7 +74,7 @@ def cells_of(
     forms: Sequence[str] = FORMS,
     steps: int | None = None,
 ) -> list[Cell]:
-    """Return the cells of a table, column by column.
+    """Return the cells of a table, column by column, of the columns that its scale has.
 
     Args:
         table: The table.
@@ -94,8 +94,8 @@ def cells_of(
             steps=steps or scale.steps_of({column.lower(), row.name.lower(), form}),
             batch_size=scale.batch_size,
         )
-        for column, row, form, seed in product(table.columns, table.rows, FORMS, seeds)
-        if form in forms and form in row.forms
+        for column, row, form, seed in product(table.columns_of(scale), table.rows, FORMS, seeds)
+        if form in forms and form in row.forms and (not row.only or column in row.only)
     ]
 
 

@@ -25,7 +25,7 @@ from cli.reproduction import data as data_sets
 from cli.reproduction.cells import Cell, cells_of, chosen
 from cli.reproduction.results import Group, duration, figure, groups_of, main_rows
 from cli.reproduction.running import Tell, Work, failure_of, result_of
-from cli.reproduction.tables import FORMS, Scale, Table, find_table
+from cli.reproduction.tables import FORMS, Column, Scale, Table, find_table
 from cli.reproduction.writing import (
     extras,
     markdown,
@@ -66,7 +66,8 @@ class Request:
     @property
     def scale(self) -> Scale:
         """How much is done."""
-        return self.table.scales[self.scale_name]
+        scale = self.table.scales[self.scale_name]
+        return replace(scale, features=self.options["features"] or scale.features)
 
     def cells(self, forms: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
         """Return the cells of some forms and seeds, whether they are to be run or not."""
@@ -88,6 +89,8 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
         _count_parameters(request)
         return
     cells = chosen(request.cells(request.forms, request.seeds), options["only"])
+    if not cells:
+        raise UsageError(f"--form: {name} has no cell in the form {' or '.join(request.forms)}.")
     _refuse_foreign(request)
     if options["dry_run"]:
         _print_forecast(request, cells)
@@ -96,9 +99,13 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
         from multiobj_data.devices import resolve_device
 
         resolve_device(options["device"])  # refused once, not cell by cell
+    if not options["data"]:
+        _refuse_public(request, cells)
     _claim(request)
     with resumable(same_command()):
         found = _data(request, sorted({cell.column for cell in cells}, key=list(request.table.columns).index))
+        if request.table.measure == "generation":
+            _ready_features(request, found)
     works = {cell.name: _work(request, cell, found) for cell in cells}
     failed = _run(request, list(works.values()))
     _finish(request, found, cells)
@@ -113,6 +120,8 @@ def _request(name: str, options: Mapping[str, Any]) -> Request:
     form = options["form"]
     forms = tuple(scale.forms) if form is None else FORMS if form == "both" else (form,)
     out = Path(options["out"] or f"reproduction/{name}-{options['scale']}")
+    if options["features"] and table.measure != "generation":
+        raise UsageError(f"--features: {name} has no FID; leave it out.")
     if table.measure == "curves" and options["jobs"] > 1:
         raise UsageError(
             f"--jobs: {name} measures seconds of training, so that its cells run one after the other."
@@ -137,6 +146,16 @@ def _refuse_foreign(request: Request) -> None:
             f"{out} holds {table} at scale {scale}, not {request.table.runs_of} at "
             f"{request.scale_name}; choose another --out."
         )
+
+
+def _refuse_public(request: Request, cells: Sequence[Cell]) -> None:
+    """Raise if a cell needs a public set: that must be given."""
+    for column in {cell.column: request.table.columns[cell.column] for cell in cells}.values():
+        if column.convert:
+            raise UsageError(
+                f"{column.about} is a public set: convert it with `mobj convert {column.convert} --out "
+                f"DATA/{column.data}`, and give --data DATA."
+            )
 
 
 def _claim(request: Request) -> None:
@@ -178,18 +197,36 @@ def _data(request: Request, columns: Sequence[str]) -> dict[str, tuple[Path, Man
 
 
 def _data_of(request: Request, column: str) -> tuple[Path, Manifest]:
-    preset = request.table.columns[column].data
+    about = request.table.columns[column]
     if request.options["data"]:
-        return _own(request, preset)
-    plan = data_sets.plan_of(preset, request.scale, request.options)
-    folder = request.out / "data" / preset
-    return folder, data_sets.draw(plan, folder, preset)
+        return _own(request, about)
+    plan = data_sets.plan_of(about, request.scale, request.options)
+    folder = request.out / "data" / about.data
+    return folder, data_sets.draw(plan, folder, about.data)
 
 
-def _own(request: Request, preset: str) -> tuple[Path, Manifest]:
+def _own(request: Request, column: Column) -> tuple[Path, Manifest]:
+    folder = Path(request.options["data"])
+    if column.convert:
+        return data_sets.converted(folder, column)
     unresolved = {**request.options, "digits": "bundled"}  # of whatever digits the data are
-    plan = data_sets.plan_of(preset, request.scale, unresolved)
-    return data_sets.own(Path(request.options["data"]), preset, plan)
+    return data_sets.own(folder, column, data_sets.plan_of(column, request.scale, unresolved))
+
+
+def _ready_features(request: Request, found: Mapping[str, tuple[Path, Manifest]]) -> None:
+    """Learn what FID is to compare, once for all cells of a column."""
+    from cli.reproduction.generation import features_path, ready_features
+
+    for column, (folder, _) in found.items():
+        with progress(f"features {column}", request.scale.feature_steps, "steps") as advance:
+            path = features_path(request.out, column)
+            ready_features(
+                request.scale,
+                folder,
+                path,
+                request.options["device"],
+                lambda step, loss: advance(1, f"loss {loss:.3f}"),
+            )
 
 
 def _work(request: Request, cell: Cell, data: Mapping[str, tuple[Path, Manifest]]) -> Work:
@@ -304,8 +341,7 @@ def _data_there(request: Request, column: str) -> dict[str, tuple[Path, Manifest
     """Return the data set of a column that is not asked for now, if it was drawn before."""
     from multiobj_data.manifest import MANIFEST, Manifest
 
-    preset = request.table.columns[column].data
-    folder = request.out / "data" / preset
+    folder = request.out / "data" / request.table.columns[column].data
     if request.options["data"] or not (folder / MANIFEST).exists():
         return {}
     return {column: (folder, Manifest.read(folder))}
@@ -345,9 +381,11 @@ def _print_forecast(request: Request, cells: Sequence[Cell]) -> None:
 def _image_shape(request: Request, column: str) -> tuple[int, int, int]:
     from multiobj_data.plan import draw_scenes
 
+    about = request.table.columns[column]
+    if about.convert:
+        height, width, channels = about.image_shape
+        return height, width, channels
     tiny = replace(request.scale, train=1, test=1)
-    plan = data_sets.plan_of(
-        request.table.columns[column].data, tiny, {**request.options, "digits": "bundled"}
-    )
+    plan = data_sets.plan_of(about, tiny, {**request.options, "digits": "bundled"})
     height, width, channels = draw_scenes(plan.generator, 0, "train", 0, 1).image.shape[1:]
     return height, width, channels

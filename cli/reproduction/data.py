@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.console import progress
-from cli.reproduction.tables import Scale
+from cli.reproduction.tables import Column, Scale
 from multiobj_data.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,19 +19,18 @@ _SCENES_A_WORKER = 2048  # below that, starting a process costs more than it sav
 _ONLY_SOURCE = ("digits", "digits_root")
 
 
-def plan_of(preset_name: str, scale: Scale, options: Mapping[str, Any]) -> Plan:
-    """Return the plan of a preset's data set at a scale.
+def plan_of(column: Column, scale: Scale, options: Mapping[str, Any]) -> Plan:
+    """Return the plan of a column's data set at a scale.
 
     Args:
-        preset_name: As in `multiobj_data.presets`.
+        column: The column, of no public set.
         scale: Gives the number of scenes.
         options: ``digits`` and ``digits_root``, or ``None``.
     """
     from cli.request import has_setting
     from multiobj_data.plan import Plan
-    from multiobj_data.presets import find_preset
 
-    preset = find_preset(preset_name)
+    preset = column.preset
     splits = dict(preset.splits) | {
         name: n for name, n in (("train", scale.train), ("test", scale.test)) if n
     }
@@ -57,24 +56,63 @@ def draw(plan: Plan, folder: Path, label: str) -> Manifest:
     return manifest
 
 
-def own(folder: Path, preset_name: str, plan: Plan) -> tuple[Path, Manifest]:
-    """Return the user's data set for a preset: ``folder/PRESET``, or ``folder`` itself.
+def converted(folder: Path, column: Column) -> tuple[Path, Manifest]:
+    """Return the user's conversion of a public set: ``folder/NAME``, or ``folder`` itself.
 
     Raises:
         DataError: There is none.
-        UsageError: Its scenes follow other settings than the preset's, or it has no train or test split.
+        UsageError: It is another set, of another size, or has no train or test split.
     """
-    from multiobj_data.manifest import MANIFEST, Manifest
+    from multiobj_data.manifest import CONVERTED
 
-    path = folder if (folder / MANIFEST).exists() else folder / preset_name
-    manifest = Manifest.read(path)
+    path, manifest = _found(folder, column.data)
+    if manifest.generator != CONVERTED + column.data:
+        raise UsageError(
+            f"--data: {path} holds {manifest.dataset}, not {column.data}; make it with: mobj convert {column.convert} "
+            f"--out {path}."
+        )
+    if manifest.image_shape != tuple(column.image_shape):
+        raise UsageError(
+            f"--data: {path} has images of {tuple(manifest.image_shape)}, the table's are {tuple(column.image_shape)}; "
+            f"make it with: mobj convert {column.convert} --out {path}."
+        )
+    _refuse_missing_splits(path, manifest)
+    return path, manifest
+
+
+def own(folder: Path, column: Column, plan: Plan) -> tuple[Path, Manifest]:
+    """Return the user's data set for a column: ``folder/DATA``, or ``folder`` itself.
+
+    Raises:
+        DataError: There is none.
+        UsageError: Its scenes follow other settings than the column's, or it has no train or test split.
+    """
+    path, manifest = _found(folder, column.data)
     wanted = plan.identity["config"]
     for name, value in wanted.items():
         if name not in _ONLY_SOURCE and manifest.config.get(name) != value:
             raise UsageError(
-                f"--data: {path} is not {preset_name}: {name} is {manifest.config.get(name)!r} there, {value!r} in the "
-                f"preset; make it with: mobj generate --preset {preset_name} --out {path}."
+                f"--data: {path} is not {column.data}: {name} is {manifest.config.get(name)!r} there, {value!r} in the "
+                f"table; make it with: mobj generate {_arguments(column)} --out {path}."
             )
-    if missing := {"train", "test"} - manifest.splits.keys():
-        raise UsageError(f"--data: {path} has no {min(missing)} split; generate it anew.")
+    _refuse_missing_splits(path, manifest)
     return path, manifest
+
+
+def _arguments(column: Column) -> str:
+    """Return what `mobj generate` is given to make a column's data."""
+    if not column.generator:
+        return f"--preset {column.data}"
+    return " ".join([column.generator, *(f"--set {name}={value}" for name, value in column.settings.items())])
+
+
+def _found(folder: Path, name: str) -> tuple[Path, Manifest]:
+    from multiobj_data.manifest import MANIFEST, Manifest
+
+    path = folder if (folder / MANIFEST).exists() else folder / name
+    return path, Manifest.read(path)
+
+
+def _refuse_missing_splits(path: Path, manifest: Manifest) -> None:
+    if missing := {"train", "test"} - manifest.splits.keys():
+        raise UsageError(f"--data: {path} has no {min(missing)} split; make it anew.")

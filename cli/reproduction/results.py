@@ -48,6 +48,7 @@ class Group:
         form: How it was trained.
         results: Seed -> result of a finished cell.
         failed: Seed -> why it failed.
+        of_paper: Column of the paper whose figures stand beside it; its own if empty.
     """
 
     column: str
@@ -55,6 +56,7 @@ class Group:
     form: str
     results: dict[int, dict[str, Any]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    of_paper: str = ""
 
     @property
     def name(self) -> str:
@@ -63,10 +65,8 @@ class Group:
 
     def values(self, metric: Metric) -> list[float]:
         """Return a metric's means, seed by seed; a seed whose mean does not exist is left out."""
-        found = (
-            result["evaluation"]["metrics"].get(metric.of, {}).get("mean") for result in self.results.values()
-        )
-        return [metric.sign * value for value in found if value is not None]
+        found = (_value(metric, result) for result in self.results.values())
+        return [value for value in found if value is not None]
 
     def summary(self, metric: Metric) -> Summary | None:
         """Return a metric over all finished seeds."""
@@ -74,7 +74,7 @@ class Group:
 
     def published(self, metric: str) -> Summary | None:
         """Return the paper's figure."""
-        found = self.row.published.get(self.column, {}).get(metric)
+        found = self.row.published.get(self.of_paper or self.column, {}).get(metric)
         if found is None:
             return None
         return Summary(found[0], found[1] if len(found) > 1 else None, 0)
@@ -104,7 +104,9 @@ def groups_of(
     """Gather cells, each with its result or the reason of its failure, by what their seeds share."""
     groups: dict[tuple[str, str, str], Group] = {}
     for cell, result, failure in outcomes:
-        group = groups.setdefault(cell.group, Group(cell.column, table.row(cell.row), cell.form))
+        of_paper = table.columns[cell.column].of_paper
+        new = Group(cell.column, table.row(cell.row), cell.form, of_paper=of_paper)
+        group = groups.setdefault(cell.group, new)
         if result is not None:
             group.results[cell.seed] = result
         elif failure is not None:
@@ -125,7 +127,8 @@ def main_rows(table: Table, groups: Sequence[Group]) -> tuple[list[str], list[li
             paper = [
                 figure(group.published(name), metric.published) for name, metric in table.metrics.items()
             ]
-            lines.append([*about, "paper", *paper, "", ""])
+            source = f"paper, {group.of_paper}" if group.of_paper else "paper"
+            lines.append([*about, source, *paper, "", ""])
         lines.append([*about, f"ours, {group.form}", *_ours(table, group)])
     return header, lines
 
@@ -230,10 +233,7 @@ def document(table: Table, groups: Sequence[Group]) -> list[dict[str, Any]]:
             name: {
                 "paper": _json(group.published(name)),
                 "ours": _json(group.summary(metric)),
-                "seeds": {
-                    str(seed): _signed(metric, result["evaluation"]["metrics"].get(metric.of, {}).get("mean"))
-                    for seed, result in group.results.items()
-                },
+                "seeds": {str(seed): _value(metric, result) for seed, result in group.results.items()},
             }
             for name, metric in table.metrics.items()
         }
@@ -251,12 +251,18 @@ def document(table: Table, groups: Sequence[Group]) -> list[dict[str, Any]]:
                 "variance": {
                     str(seed): _finite(result["variance"]) for seed, result in group.results.items()
                 },
+                "generation": {
+                    str(seed): _finite(result.get("generation")) for seed, result in group.results.items()
+                },
             }
         )
     return rows
 
 
-def _signed(metric: Metric, value: float | None) -> float | None:
+def _value(metric: Metric, result: Mapping[str, Any]) -> float | None:
+    """Return a metric's mean of one seed, or a figure of what it draws; ``None`` if it does not exist."""
+    summary = result["evaluation"]["metrics"].get(metric.of)
+    value = (result.get("generation") or {}).get(metric.of) if summary is None else summary["mean"]
     return None if value is None else metric.sign * value
 
 

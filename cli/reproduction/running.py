@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.reproduction.cells import EVALUATION, FAILURE, Cell
+from cli.reproduction.generation import FIGURES, features_path, measure_generation
 from cli.reproduction.tables import Scale, Table, find_table
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import to_json, write_atomically
@@ -56,7 +57,10 @@ class Work:
     @property
     def identity(self) -> dict[str, Any]:
         """What a finished result must agree with."""
-        measured = {name: getattr(self.scale, name) for name in ("samples", "draws", "baseline_steps")}
+        names = ["samples", "draws", "baseline_steps"]
+        if find_table(self.table).measure == "generation":
+            names += ["features", "feature_steps"]
+        measured = {name: getattr(self.scale, name) for name in names}
         plain: dict[str, Any] = json.loads(json.dumps(self.cell.identity(self.data_identity) | measured))
         return plain
 
@@ -128,7 +132,10 @@ def _train(work: Work, tell: Tell) -> float:
         batch_size=cell.batch_size,
         device=work.device,
         config=cell.settings,
-        validation=open_dataset(work.data, "test"),
+        # Of slot models nothing is measured during training: they do not count.
+        validation=None
+        if find_table(work.table).measure == "generation"
+        else open_dataset(work.data, "test"),
         resume=True,
         checkpoint_every=min(_MOST_BETWEEN, math.ceil(cell.steps / _CHECKPOINTS)),
         evaluate_every=math.ceil(cell.steps / work.scale.log_lines),
@@ -157,7 +164,10 @@ def _measure(work: Work, seconds: float, tell: Tell) -> None:
     ).model
     source = open_dataset(work.data, "test")
     evaluation = _score(work, table, model, source)
-    _draw(work, model, source)
+    if table.measure == "generation":
+        _draw_slots(work, model, source)
+    else:
+        _draw(work, model, source)
     document = {
         "schema_version": 1,
         "cell": work.identity,
@@ -167,6 +177,7 @@ def _measure(work: Work, seconds: float, tell: Tell) -> None:
         "evaluation": evaluation.to_json(),
         "overlap": _overlap(work, table, model, tell),
         "variance": _variance(work, table, model, source, tell),
+        "generation": _generation(work, table, model, source, tell),
     }
     write_atomically(work.folder / EVALUATION, to_json(document).encode())
 
@@ -178,7 +189,7 @@ def _score(work: Work, table: Table, model: Any, source: Any) -> Any:
     return evaluate(
         model,
         batches(source, _SCORED_AT_ONCE),
-        metrics=[metric.of for metric in table.metrics.values()],
+        metrics=[metric.of for metric in table.metrics.values() if metric.of not in FIGURES],
         model=work.cell.name,
         dataset={"id": source.manifest.dataset, "split": source.split, "scenes": len(source)},
         examples=0,
@@ -206,6 +217,23 @@ def _draw(work: Work, model: Any, source: Any) -> None:
     how = "samples" + ("" if believes else " given the counts of test scenes")
     how += ", with their windows" if part.windows.shape[1] else ""
     draw_samples(part.images, part.windows, part.count, work.folder / "samples.png", f"{about}: {how}")
+
+
+def _draw_slots(work: Work, model: Any, source: Any) -> None:
+    import numpy as np
+
+    from cli.slot_pictures import draw_slot_model
+
+    images = source.images(np.arange(min(_SHOWN, len(source))))
+    draw_slot_model(model, images, work.folder)
+
+
+def _generation(work: Work, table: Table, model: Any, source: Any, tell: Tell) -> dict[str, Any] | None:
+    if table.measure != "generation":
+        return None
+    column = table.columns[work.cell.column]
+    path = features_path(work.out, work.cell.column)
+    return measure_generation(model, source, column, work.scale, path, lambda note: tell(0, note))
 
 
 def _overlap(work: Work, table: Table, model: Any, tell: Tell) -> dict[str, Any] | None:

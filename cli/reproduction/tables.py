@@ -10,9 +10,12 @@ from importlib.resources import files
 from typing import Any
 
 from multiobj_data.errors import UsageError, did_you_mean, quoted
+from multiobj_data.presets import Preset, find_preset
 
 FORMS = ("exact", "faithful")
 """The number of objects enumerated; or all as in the paper's code."""
+
+FILES = ("tables.toml", "sri_tables.toml")
 
 Settings = Mapping[str, Any]
 
@@ -22,7 +25,7 @@ class Metric:
     """A column of figures in a paper's table.
 
     Attributes:
-        of: Our metric's name.
+        of: Our metric's name, or that of a figure of `cli.reproduction.generation`.
         digits: After the point in our figures.
         published: After the point in the paper's.
         sign: Factor on our metric.
@@ -40,11 +43,36 @@ class Column:
 
     Attributes:
         about: What is in it.
-        data: Preset of `multiobj_data.presets`.
+        data: Preset of `multiobj_data.presets`, or a name for the set that ``generator`` draws, or a public set.
+        generator: Id of the generator, where no preset says it all.
+        settings: Of the generator.
+        convert: The public set's arguments of `mobj convert`; such a column needs ``--data``.
+        image_shape: Of the public set.
+        of_paper: Column of the paper whose figures stand beside it; itself if not given.
+        scales: Where it is trained; empty: everywhere.
+        kind: Factor that names kinds of objects, for the order of slots; none: all objects are one kind.
+        structure: Thresholds of `metrics.structure.StructureRule`, where structure accuracy is measured; else `None`.
     """
 
     about: str
     data: str
+    generator: str = ""
+    settings: Settings = field(default_factory=dict)
+    convert: str = ""
+    image_shape: Sequence[int] = ()
+    of_paper: str = ""
+    scales: Sequence[str] = ()
+    kind: str | None = None
+    structure: Settings | None = None
+
+    @property
+    def preset(self) -> Preset:
+        """What the data set is drawn by, unless it is public."""
+        return (
+            Preset(self.generator, self.about, {}, self.settings)
+            if self.generator
+            else find_preset(self.data)
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +98,7 @@ class Row:
         published: Column -> metric -> mean and, if given, standard deviation; empty: the paper has none.
         settings: In every form and column.
         columns: Column -> settings there.
+        only: The columns in which it is trained; empty: all.
     """
 
     name: str
@@ -78,6 +107,7 @@ class Row:
     published: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     settings: Settings = field(default_factory=dict)
     columns: Mapping[str, Settings] = field(default_factory=dict)
+    only: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -94,12 +124,15 @@ class Scale:
         log_lines: How often the count accuracy is measured during training.
         train: Training scenes; 0: as many as the preset has.
         test: Test scenes, likewise.
-        samples: Images drawn from each model to see whether objects overlap.
+        samples: Images drawn from each model: whether objects overlap in them; FID and structure of slot models.
         draws: Gradients drawn for each estimator.
         baseline_steps: Steps by which a baseline learns what a trained model costs.
+        features: What FID compares: ``"inception"``, or ``"domain"``: learnt from the column's own labels.
+        feature_steps: Steps by which these are learnt.
         settings: Of every model, over all others but those of row and column.
         models: The same, by model.
         exact: The same, of models in their exact form.
+        name: On the command line.
     """
 
     about: str
@@ -114,9 +147,12 @@ class Scale:
     samples: int = 0
     draws: int = 0
     baseline_steps: int = 0
+    features: str = "domain"
+    feature_steps: int = 2000
     settings: Settings = field(default_factory=dict)
     models: Mapping[str, Settings] = field(default_factory=dict)
     exact: Settings = field(default_factory=dict)
+    name: str = ""
 
     def steps_of(self, words: Set[str]) -> int:
         """Return the steps of the cell with these words, in small letters, in its name."""
@@ -138,12 +174,14 @@ class Table:
         differs: What we do otherwise, one sentence each.
         rows: Its models.
         scales: How much of it can be asked for.
-        base: The table of whose cells it is another view: both share the runs of one folder.
+        base: The table whose runs it shares, in one folder. What it does not say is the base's; of its columns it
+            names those that it has; a row of the base's needs no more than its name, one ``like`` it what differs.
         success: ``metric`` and the value ``at_least`` that a successful seed has.
         metrics: Its figures, by the paper's names.
         columns: Its data sets.
         measure: What is measured beside the metrics: nothing, ``"overlap"`` of samples, ``"variance"`` of gradients,
-            ``"curves"`` of learning; or instead of them and without training, ``"parameters"``.
+            ``"curves"`` of learning, ``"generation"``: what slot models draw, and in which order; or instead of them
+            and without training, ``"parameters"``.
         settings: Of every model.
         variance: ``groups`` of parameters, and ``published`` figures by estimator and group.
         curves: ``levels`` of the count accuracy, ``ratios`` of pairs (method, form), ``hardware`` of the paper, and its
@@ -178,6 +216,12 @@ class Table:
         """Name, without suffix, of the files that show it."""
         return "figure" if self.measure == "curves" else "table"
 
+    def columns_of(self, scale: Scale) -> list[str]:
+        """Return the columns that are trained at one of its scales."""
+        return [
+            key for key, column in self.columns.items() if not column.scales or scale.name in column.scales
+        ]
+
     def row(self, name: str) -> Row:
         """Return the row of this name."""
         return next(row for row in self.rows if row.name == name)
@@ -185,7 +229,8 @@ class Table:
 
 @cache
 def _document() -> dict[str, Any]:
-    return tomllib.loads((files("cli.reproduction") / "tables.toml").read_text(encoding="utf-8"))
+    texts = [(files("cli.reproduction") / name).read_text(encoding="utf-8") for name in FILES]
+    return {name: table for text in texts for name, table in tomllib.loads(text).items()}
 
 
 def table_names() -> list[str]:
@@ -202,16 +247,33 @@ def find_table(name: str) -> Table:
     if name not in table_names():
         raise UsageError(f"no table named {quoted(name)}.{did_you_mean(name, table_names())}")
     values = _document()[name]
-    values = _document().get(values.get("base"), {}) | values
+    values = _over(_document().get(values.get("base"), {}), values)
     own = values.get("scales", {})
     return Table(
         name=name,
         metrics={key: Metric(**metric) for key, metric in values.get("metrics", {}).items()},
         columns={key: Column(**column) for key, column in values.get("columns", {}).items()},
         rows=tuple(_row(row) for row in values["rows"]),
-        scales={key: Scale(**(scale | own.get(key, {}))) for key, scale in _document()["scales"].items()},
+        scales={
+            key: Scale(name=key, **(scale | own.get(key, {}))) for key, scale in _document()["scales"].items()
+        },
         **{key: values[key] for key in _plain_fields() if key in values},
     )
+
+
+def _over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table's values over those of its base.
+
+    A row of the same name, or one that is ``like`` another, is the base's but for what it says itself; published
+    figures are the table's own.
+    """
+    values = {**base, **own}
+    rows = {row["name"]: {**row, "published": {}} for row in base.get("rows", ())}
+    if "rows" in own:
+        values["rows"] = [rows.get(row.get("like", row["name"]), {}) | row for row in own["rows"]]
+    if isinstance(own.get("columns"), list):
+        values["columns"] = {key: base["columns"][key] for key in own["columns"]}
+    return values
 
 
 def _plain_fields() -> set[str]:
@@ -219,4 +281,5 @@ def _plain_fields() -> set[str]:
 
 
 def _row(values: Mapping[str, Any]) -> Row:
+    values = {name: value for name, value in values.items() if name != "like"}
     return Row(**{**values, "forms": {name: Form(**form) for name, form in values["forms"].items()}})

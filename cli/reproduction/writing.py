@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.reproduction.curves import curve_document, curve_extras
+from cli.reproduction.generation import generation_rows, generation_sentence
 from cli.reproduction.results import (
     Group,
     document,
@@ -81,6 +82,8 @@ def extras(table: Table, groups: Sequence[Group]) -> list[tuple[str, str, Any]]:
         found.append(("Samples without overlap", OVERLAP, rows))
     if (protocol := variance_protocol(groups)) is not None:
         found.append(("Variance by estimator", variance_sentence(protocol), variance_rows(table, groups)))
+    if (sentence := generation_sentence(groups)) is not None:
+        found.append(("What is drawn, and in which order", sentence, generation_rows(table, groups)))
     if table.measure == "curves":
         found += curve_extras(table, groups)
     return found

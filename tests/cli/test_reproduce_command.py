@@ -230,7 +230,7 @@ def test_a_dry_run_lists_cells_and_writes_nothing(mobj, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("asr-table3",), 2, "no table named 'asr-table3'. Did you mean 'asr-table"),
+        (("asr-tabel1",), 2, "no table named 'asr-tabel1'. Did you mean 'asr-table"),
         (("asr-table1", "--seeds", 0), 2, "--seeds: expected a number of seeds"),
         (("asr-table1", "--scale", "medium"), 2, "'medium' is not one of"),
         (("asr-table1", "--only", "mnst"), 2, "--only: no cell has 'mnst' in its name"),

@@ -74,7 +74,7 @@ def test_the_scales_have_all_scenes_and_the_papers_epochs():
     for column in table.columns.values():
         scenes = find_preset(column.data).splits
         for name in ("small", "paper"):
-            assert plan_of(column.data, table.scales[name], {"digits": "bundled"}).splits == scenes
+            assert plan_of(column, table.scales[name], {"digits": "bundled"}).splits == scenes
     paper = table.scales["paper"]
     for cell in cells_of(table, paper, seeds=[0]):
         epoch = find_preset(table.columns[cell.column].data).splits["train"]
