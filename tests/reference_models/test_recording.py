@@ -41,8 +41,8 @@ def test_failing_tensorboard_is_told_and_ends_nothing(
     before = set(threading.enumerate())
     log = TrainingLog(tmp_path, step=0)
     (events,) = (tmp_path / "tensorboard").iterdir()
-    events.unlink()
-    events.symlink_to("/dev/full")  # TensorBoard opens its file anew for every piece
+    (full := tmp_path / "full").symlink_to("/dev/full")
+    full.replace(events)  # at once: TensorBoard opens its file anew for every piece, and would make it where none is
     with caplog.at_level(logging.WARNING, "reference_models"):
         for step in (1, 2, 3):
             log.write({"step": step, "total": 1.0})
