@@ -5,7 +5,6 @@ SRI's figures 3 to 5 and 12 to 18 show the same. Pictures are uint8 ``[H, W, 3]`
 
 from __future__ import annotations
 
-import inspect
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +33,8 @@ def draw_slot_model(model: Any, images: np.ndarray, folder: Path) -> list[Path]:
         model: A model with ``predict`` and ``sample``.
         images: uint8 ``[n, H, W, C]``, what is reconstructed and imagined anew.
         folder: Where they go: ``reconstructions.png`` (image, reconstruction, who owns each pixel, then each slot in
-            order), ``samples.png``; of SRI also ``rollouts.png`` (image, what it imagines given the scene alone) and
-            ``walk.gif``, where there is a scene variable.
+            order), ``samples.png``; of SRI also ``rollouts.png`` (image, what it imagines given the scene
+            alone), and where there is a scene variable ``walk.gif``.
 
     Returns:
         The files.
@@ -78,9 +77,7 @@ def reconstruction_rows(images: np.ndarray, prediction: Any) -> np.ndarray:
 
 def can_walk(model: Any) -> bool:
     """Tell whether a model draws slots for a given scene variable."""
-    drawer = getattr(model, "sample_slots", None)
-    takes_scene = drawer is not None and "scene" in inspect.signature(drawer).parameters
-    return takes_scene and bool(getattr(model.config, "scene_variable", False))
+    return bool(getattr(model, "scene_size", 0))
 
 
 def walk(model: Any, walks: int = _WALKS, anchors: int = _ANCHORS, frames: int = _FRAMES) -> np.ndarray:
@@ -97,18 +94,14 @@ def walk(model: Any, walks: int = _WALKS, anchors: int = _ANCHORS, frames: int =
     """
     import torch
 
-    from reference_models.parts.slots.answers import in_parts
-    from reference_models.parts.slots.likelihood import blend
-
     generator = _generator(model)
     like = next(model.parameters())
     ends = torch.randn(
-        (anchors, walks, model.config.scene_size), generator=generator, device=like.device, dtype=like.dtype
+        (anchors, walks, model.scene_size), generator=generator, device=like.device, dtype=like.dtype
     )
     path = _around(ends, frames)  # [T, walks, scene_size]
     with torch.inference_mode():
-        z = model.sample_slots(path[:, :, 0].numel(), generator, temperature=0.0, scene=path.flatten(0, 1))
-        images = blend(*in_parts(model.decode, z)).clamp(0, 1).movedim(1, -1)
+        images = model.sample(path[:, :, 0].numel(), generator, temperature=0.0, scene=path.flatten(0, 1))
     return _bytes(images).reshape(len(path), walks, *images.shape[1:])
 
 

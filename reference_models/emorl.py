@@ -9,7 +9,6 @@ Letters: B images, K slots, D latent size, L layers, I refinement steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,7 +19,7 @@ from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.emorl_settings import EfficientMORLConfig
 from reference_models.parts.nets import kl_to_standard_normal
-from reference_models.parts.slots.answers import slot_prediction
+from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import masked
 from reference_models.parts.slots.early_gradients import differentiated
 from reference_models.parts.slots.hierarchy import (
@@ -30,10 +29,10 @@ from reference_models.parts.slots.hierarchy import (
     SlotPriors,
     sample_slots,
 )
-from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.noise import draw
 from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.refinement import Refinement
-from reference_models.parts.slots.segregation import Segregated, SegregationModel, draw
+from reference_models.slot_vae import Segregated, SegregationModel
 
 ANSWER_CHUNK = 16
 """Images that are answered at once: refining keeps what a backward pass needs."""
@@ -243,11 +242,6 @@ class EfficientMORL(SegregationModel):
             factors["nll_zeta"] = 0.0
         return Loss(terms, factors)
 
-    def after_step(self, means: Mapping[str, Tensor]) -> None:
-        """Let GECO see the error of the step."""
-        if self.geco is not None:
-            self.geco.update(means["nll"])
-
     # --- as SRI's first stage -------------------------------------------------------------------------
 
     def segregate(self, images: Tensor, noise: Tensor) -> Segregated:
@@ -282,30 +276,16 @@ class EfficientMORL(SegregationModel):
         mean, _ = last.parameters.chunk(2, dim=-1)
         return last.colours, last.log_masks, mean, log_likelihood - last.kl - below
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw ``n`` images from the model, without pixel noise.
-
-        The slots are drawn from the prior of those that `predict` decodes: from the whole chain of layers if
-        these are refined and ``prior`` is ``reversed++``, or not refined and it is ``bottom-up``.
-
-        Args:
-            n: How many.
-            generator: Where the randomness comes from.
-            slots: How many slots to draw; as many as in training if not given.
-            temperature: Factor of all standard deviations.
-
-        Returns:
-            float ``[n, H, W, C]`` in [0, 1].
-        """
+    def _draw_slots(
+        self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        # Slots come from the prior of those that `predict` decodes: from the whole chain of layers if these are
+        # refined and it is `reversed++`, or not refined and it is `bottom-up`.
         refined = self.config.answer_refinements > 0
         chained = self.config.prior == ("reversed++" if refined else "bottom-up")
         links = self.config.layers - 1 if chained else 0
         noise = temperature * self._normal(n, links - self.config.layers, generator, slots)
-        z = self.priors.sample(noise, links)
-        return blend(*masked(self.decoder(z))).clamp(0, 1).movedim(1, -1)
+        return in_parts(lambda z: masked(self.decoder(z)), self.priors.sample(noise, links))
 
     def _normal(self, n: int, more: int, generator: torch.Generator, slots: int | None = None) -> Tensor:
         """Return standard normal noise ``[n, 1 + L + more, K, D]``."""

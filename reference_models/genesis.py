@@ -10,8 +10,6 @@ Letters: B images, K slots, D latent size, H W C pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from multiobj_data.scenes import Prediction
-from reference_models.base import ImageShape, Loss, SceneModel, noise_of
+from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.genesis_settings import GenesisConfig
 from reference_models.parts.nets import mlp
 from reference_models.parts.objects.evidence import Latent
@@ -28,15 +26,15 @@ from reference_models.parts.slots.answers import slot_prediction
 from reference_models.parts.slots.components import ComponentDecoder, ComponentEncoder
 from reference_models.parts.slots.gated_convs import GatedDecoder, GatedEncoder
 from reference_models.parts.slots.geco import balanced
-from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.noise import draw
 from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import bounded_normal
-from reference_models.parts.slots.segregation import draw
 from reference_models.parts.slots.sequential_attention import (
     SequentialPosterior,
     sampled,
     stick_breaking_masks,
 )
+from reference_models.slot_vae import SlotVAE
 
 
 class Noise(NamedTuple):
@@ -58,7 +56,7 @@ class Found:
     colours: Tensor  # [B, K, C, H, W]
 
 
-class Genesis(SceneModel):
+class Genesis(SlotVAE):
     """GENESIS, in two stages or in one (GENESIS-S), with or without SRI's scene variable.
 
     Batch normalisation, as the authors have it, makes a training step a function of its whole batch (of a process's
@@ -88,6 +86,7 @@ class Genesis(SceneModel):
         self.attend = SequentialPosterior(c.features, c.slot_size, c.attention_size)
         self.mask_logits = GatedDecoder(c.slot_size, 2 * c.width, c.decoder_widths, c.strides[::-1], grid)
         self.prior, self.scene_encoder = c.build_prior(), c.build_scene_encoder()
+        self.scene_size = c.scene_size if c.scene_variable else 0
         self.describe: ComponentEncoder | None = None
         self.expect: nn.Sequential | None = None
         if c.two_stage:
@@ -140,11 +139,6 @@ class Genesis(SceneModel):
         found = self.infer(images, noise)
         return balanced(self.geco, "nll", self._error(images, found), self.kls(found))
 
-    def after_step(self, means: Mapping[str, Tensor]) -> None:
-        """Let GECO follow the error of the step just done."""
-        if self.geco is not None:
-            self.geco.update(means["nll"])
-
     def kls(self, found: Found) -> dict[str, Tensor]:
         """Return what the latents cost, by name, each ``[B]`` in nats; exact given the slots before, or sampled."""
         latents = {"kl_mask": found.masks, "kl_component": found.components, "kl_scene": found.scene}
@@ -174,32 +168,12 @@ class Genesis(SceneModel):
             likelihood_kind=f"elbo; {self.likelihood.facts}",
         )
 
-    def sample(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw ``n`` images from the model, without pixel noise.
-
-        Args:
-            n: How many.
-            generator: Where the randomness comes from.
-            slots: K, as in training if not given.
-            temperature: Factor of all scales.
-
-        Returns:
-            float ``[n, H, W, C]`` in [0, 1].
-        """
-        with torch.no_grad(), _evaluating(self):
-            colours, log_masks = self.sample_slots(n, generator, slots, temperature)
-            return blend(colours, log_masks).clamp(0, 1).movedim(1, -1)
-
-    @torch.no_grad()
-    def sample_slots(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
+    def _draw_slots(
+        self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Draw colours ``[n, K, C, H, W]`` and log masks ``[n, K, 1, H, W]``; arguments as `sample`'s."""
         noise = self._noise(n, generator, slots or self.config.slots)
-        masks, components, scene = (temperature * part for part in noise)
-        _, z = self.prior.rollout(masks, scene if self.config.scene_variable else None)
+        masks, components, s = (temperature * part for part in noise)
+        _, z = self.prior.rollout(masks, (s if scene is None else scene) if self.scene_size else None)
         code = z if self.expect is None else sampled(_expected(z, self.expect), components)
         return self.paint(code), self.masks(z)
 
@@ -222,7 +196,7 @@ class Genesis(SceneModel):
         return (
             (slots, c.slot_size),
             (slots, c.component_size * c.two_stage),
-            (c.scene_size * c.scene_variable,),
+            (self.scene_size,),
         )
 
 
@@ -230,14 +204,3 @@ class Genesis(SceneModel):
 def _expected(z: Tensor, read: nn.Module) -> Independent:
     """Return what to expect of the components of masks' latents ``z [B, K, slot_size]``."""
     return bounded_normal(read(z))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode for a while: batch normalisation uses, and leaves, its running averages."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -8,15 +8,13 @@ from typing import ClassVar
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
-from reference_models.parts.slots.prior import SlotPrior
-from reference_models.parts.slots.scene_encoder import SceneEncoder
-from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
+from reference_models.slot_vae_settings import AutoregressiveConfig, require_multiple
 
 _LAYERS = 5  # code: gated convolutions on the way in, and out
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenesisConfig(SlotVAEConfig):
+class GenesisConfig(AutoregressiveConfig):
     """Settings of `Genesis`. "Code" is the authors' released code."""
 
     about: ClassVar[str] = "genesis"
@@ -33,12 +31,6 @@ class GenesisConfig(SlotVAEConfig):
     features: int = 256  # code: what is read from the image
     attention_size: int = 128  # code: of the posterior's LSTM
     component_hidden: int = 256  # code: of the encoder of components and of their prior
-    # Prior
-    lstm_size: int = 256  # code
-    scene_variable: bool = False  # true: "GEN + scene variable" of SRI's Table 4
-    scene_size: int = 128  # SRI A.4.1
-    scene_layers: int = 3  # SRI A.4.1
-    analytic_kl: bool = True  # ours: less noise; the code estimates each KL from its one sample
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,15 +64,3 @@ class GenesisConfig(SlotVAEConfig):
     def code_size(self) -> int:
         """Size of all that is said of a slot."""
         return self.slot_size + self.component_size * self.two_stage
-
-    def build_prior(self) -> SlotPrior:
-        """Return p(z_masks), or p(z_masks | s)."""
-        if self.scene_variable:
-            return SlotPrior(self.slot_size, self.scene_size, "sri", self.lstm_size)
-        return SlotPrior(self.slot_size, 0, "genesis", self.lstm_size)
-
-    def build_scene_encoder(self) -> SceneEncoder | None:
-        """Return q(s | z), if there is a scene variable."""
-        if not self.scene_variable:
-            return None
-        return SceneEncoder(self.code_size, self.scene_size, self.scene_layers)

@@ -7,7 +7,6 @@ though they come in random order; with a scene variable, it may know the whole s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -24,16 +23,14 @@ from reference_models.parts.slots.broadcast import UPSAMPLING, BroadcastDecoder,
 from reference_models.parts.slots.colouring import Kernel
 from reference_models.parts.slots.encoders import AttentionEncoder, ColouringEncoder, SlotEncoder
 from reference_models.parts.slots.geco import balanced
-from reference_models.parts.slots.likelihood import blend
-from reference_models.parts.slots.prior import SlotPrior
-from reference_models.parts.slots.scene_encoder import SceneEncoder
-from reference_models.parts.slots.segregation import Segregated, SegregationModel, draw, uniform_of
+from reference_models.parts.slots.noise import draw, uniform_of
 from reference_models.parts.slots.slot_attention import First
-from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
+from reference_models.slot_vae import Segregated, SegregationModel
+from reference_models.slot_vae_settings import AutoregressiveConfig, require_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenesisV2Config(SlotVAEConfig):
+class GenesisV2Config(AutoregressiveConfig):
     """Settings of `GenesisV2`. "Code" is the released one."""
 
     about: ClassVar[str] = "genesis-v2"
@@ -45,13 +42,7 @@ class GenesisV2Config(SlotVAEConfig):
     kernel: Kernel = "gaussian"  # code
     first_slots: First = "shared"  # of slot-attention; per-slot: SRI-SA*
     rounds: int = 3  # of slot-attention: Locatello et al. 2020
-    # Prior
     independent_prior: bool = False  # true: N(0, I), as first stage of SRI
-    lstm_size: int = 256  # code
-    scene_variable: bool = False  # true: "GENv2 + scene variable" of SRI's Table 4
-    scene_size: int = 128  # SRI A.4.1
-    scene_layers: int = 3  # SRI A.4.1
-    analytic_kl: bool = True  # ours: less noise; the code estimates each KL from its one sample
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,14 +68,6 @@ class GenesisV2Config(SlotVAEConfig):
         return AttentionEncoder(
             image_shape, self.slot_size, self.width, self.slots, self.first_slots, self.rounds
         )
-
-    def build_prior(self) -> SlotPrior | None:
-        """Return p(z) or p(z | s); ``None``: standard normal."""
-        if self.independent_prior:
-            return None
-        if self.scene_variable:
-            return SlotPrior(self.slot_size, self.scene_size, "sri", self.lstm_size)
-        return SlotPrior(self.slot_size, 0, "genesis", self.lstm_size)
 
 
 class Noise(NamedTuple):
@@ -119,12 +102,9 @@ class GenesisV2(SegregationModel):
         self.geco = config.build_geco(image_shape)
         self.encoder = config.build_encoder(image_shape)
         self.decoder = self.build_decoder()
-        self.prior = config.build_prior()
-        self.scene_encoder = (
-            SceneEncoder(config.slot_size, config.scene_size, config.scene_layers)
-            if config.scene_variable
-            else None
-        )
+        self.prior = None if config.independent_prior else config.build_prior()
+        self.scene_encoder = config.build_scene_encoder()
+        self.scene_size = config.scene_size if config.scene_variable else 0
 
     def build_decoder(self) -> nn.Module:
         """See `SegregationModel`."""
@@ -158,11 +138,6 @@ class GenesisV2(SegregationModel):
         z = torch.addcmul(q.mean, q.stddev, noise.z)
         error = -self.likelihood(images, *self.decode(z))
         return Segregated(q, z, balanced(self.geco, "nll", error, self.kls(q, z, noise.scene)))
-
-    def after_step(self, means: Mapping[str, Tensor]) -> None:
-        """Let GECO follow the error of the step just done."""
-        if self.geco is not None:
-            self.geco.update(means["nll"])
 
     def posterior(self, images: Tensor, noise: Noise) -> Independent:
         """See `SegregationModel`."""
@@ -224,35 +199,14 @@ class GenesisV2(SegregationModel):
             scene=scene if c.scene_variable else None,
         )
 
-    def sample(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw ``n`` images from the model, without pixel noise.
-
-        Args:
-            n: How many.
-            generator: Where the randomness comes from.
-            slots: K, as in training if not given.
-            temperature: Factor of all scales.
-
-        Returns:
-            float ``[n, H, W, C]`` in [0, 1].
-        """
-        with torch.no_grad():
-            z = self.sample_slots(n, generator, slots, temperature)
-            return blend(*in_parts(self.decode, z)).clamp(0, 1).movedim(1, -1)
-
-    @torch.no_grad()
-    def sample_slots(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw ``z [n, K, D]`` from the prior; arguments as `sample`'s."""
+    def _draw_slots(
+        self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         c = self.config
         like = next(self.parameters())
-        noise = draw(torch.randn, (n, slots or c.slots, c.slot_size), generator, like)
+        z = draw(torch.randn, (n, slots or c.slots, c.slot_size), generator, like)
         if self.prior is None:
-            return temperature * noise
-        scene = None
-        if c.scene_variable:
-            scene = temperature * draw(torch.randn, (n, c.scene_size), generator, like)
-        return self.prior.rollout(noise, scene, temperature)[1]
+            return in_parts(self.decode, temperature * z)
+        if self.scene_size and scene is None:
+            scene = temperature * draw(torch.randn, (n, self.scene_size), generator, like)
+        return in_parts(self.decode, self.prior.rollout(z, scene, temperature)[1])

@@ -13,6 +13,8 @@ from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts.slots.geco import Convention, Geco
 from reference_models.parts.slots.likelihood import SlotLikelihood
+from reference_models.parts.slots.prior import SlotPrior
+from reference_models.parts.slots.scene_encoder import SceneEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,34 @@ class SlotVAEConfig(ModelConfig):
             decay=self.geco_decay,
             limits=(1e-10, self.geco_most) if self.convention == "beta" else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveConfig(SlotVAEConfig):
+    """Settings of the slot VAEs whose prior makes one slot after the other: GENESIS and GENESIS-v2."""
+
+    lstm_size: int = 256  # code
+    scene_variable: bool = False  # true: "GEN", "GENv2 + scene variable" of SRI's Table 4
+    scene_size: int = 128  # SRI A.4.1
+    scene_layers: int = 3  # SRI A.4.1
+    analytic_kl: bool = True  # ours: less noise; the code estimates each KL from its one sample
+
+    @property
+    def code_size(self) -> int:
+        """Size of all that is said of a slot."""
+        return self.slot_size
+
+    def build_prior(self) -> SlotPrior:
+        """Return p(z), or p(z | s) where there is a scene variable."""
+        if self.scene_variable:
+            return SlotPrior(self.slot_size, self.scene_size, "sri", self.lstm_size)
+        return SlotPrior(self.slot_size, 0, "genesis", self.lstm_size)
+
+    def build_scene_encoder(self) -> SceneEncoder | None:
+        """Return q(s | z), if there is a scene variable."""
+        if not self.scene_variable:
+            return None
+        return SceneEncoder(self.code_size, self.scene_size, self.scene_layers)
 
 
 def require_multiple(about: str, image_shape: ImageShape, unit: int, least: int) -> None:

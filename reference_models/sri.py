@@ -20,17 +20,18 @@ from torch.distributions import Independent, kl_divergence
 from torch.nn.functional import gelu
 
 from multiobj_data.scenes import Prediction
-from reference_models.base import ImageShape, Loss, SceneModel, noise_of
+from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.parts.nets import diagonal_normal, kl_to_standard_normal
 from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import masked
 from reference_models.parts.slots.geco import balanced
 from reference_models.parts.slots.likelihood import blend
+from reference_models.parts.slots.noise import draw
 from reference_models.parts.slots.order import greedy_order, reordered
 from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import SlotLSTM, SlotPrior, shifted, softplus_scale
 from reference_models.parts.slots.scene_encoder import SceneEncoder
-from reference_models.parts.slots.segregation import draw
+from reference_models.slot_vae import SlotVAE
 from reference_models.sri_settings import SRIConfig
 
 STAGE = "segregation_"
@@ -85,7 +86,7 @@ class SlotPosterior(nn.Module):
         return diagonal_normal(means, softplus_scale(self.read(self.lstm(shifted(first, means)))))
 
 
-class SRI(SceneModel):
+class SRI(SlotVAE):
     """SRI over the first stage that the settings name.
 
     ``likelihood=gaussian`` is SRI-G, ``mixture`` SRI-MoG, ``segregation=emorl`` SRI-EMORL.
@@ -109,12 +110,10 @@ class SRI(SceneModel):
         self.slots, self.slot_size = self.segregation.config.slots, self.segregation.slot_size
         self.likelihood, self.density = config.build_likelihood(), config.build_density()
         self.geco = config.build_geco(image_shape)
-        scene_size = config.scene_size if config.scene_variable else 0
-        self.scene_encoder = (
-            SceneEncoder(self.slot_size, scene_size, config.scene_layers) if scene_size else None
-        )
-        self.prior = SlotPrior(self.slot_size, scene_size, "sri", config.lstm_size)
-        self.posterior = SlotPosterior(self.slot_size, scene_size, config.lstm_size)
+        self.scene_size = size = config.scene_size if config.scene_variable else 0
+        self.scene_encoder = SceneEncoder(self.slot_size, size, config.scene_layers) if size else None
+        self.prior = SlotPrior(self.slot_size, size, "sri", config.lstm_size)
+        self.posterior = SlotPosterior(self.slot_size, size, config.lstm_size)
         self.decoder = self.segregation.build_decoder()
         self._initialise()
 
@@ -195,8 +194,7 @@ class SRI(SceneModel):
         self.segregation.after_step(
             {name.removeprefix(STAGE): mean for name, mean in means.items() if name.startswith(STAGE)}
         )
-        if self.geco is not None:
-            self.geco.update(means["nll"])
+        super().after_step(means)
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return colours ``[B, K, C, H, W]`` and log masks ``[B, K, 1, H, W]`` of ``z [B, K, D]``."""
@@ -252,51 +250,17 @@ class SRI(SceneModel):
         """
         stage = self.segregation.posterior(self.as_float(images), self.fixed_noise(images)[0].segregation)
         scene = None if self.scene_encoder is None else self.scene_encoder(stage.mean).mean
-        return self._image(self.prior.rollout(torch.zeros_like(stage.mean), scene)[1])
+        _, z = self.prior.rollout(torch.zeros_like(stage.mean), scene)
+        return blend(*in_parts(self.decode, z)).clamp(0, 1).movedim(1, -1)
 
-    def sample(
-        self, n: int, generator: torch.Generator, slots: int | None = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Draw ``n`` images from the model, without pixel noise.
-
-        Args:
-            n: How many.
-            generator: Where the randomness comes from.
-            slots: K, as in training if not given (SRI A.5).
-            temperature: Factor of all scales.
-
-        Returns:
-            float ``[n, H, W, C]`` in [0, 1].
-        """
-        return self._image(self.sample_slots(n, generator, slots, temperature))
-
-    @torch.no_grad()
-    def sample_slots(
-        self,
-        n: int,
-        generator: torch.Generator,
-        slots: int | None = None,
-        temperature: float = 1.0,
-        scene: Tensor | None = None,
-    ) -> Tensor:
-        """Draw ``z [n, K, D]`` from the prior.
-
-        Args:
-            n: How many.
-            generator: Where the randomness comes from.
-            slots: As `sample`'s.
-            temperature: As `sample`'s.
-            scene: s ``[n, scene_size]``, drawn if not given: a walk through scenes gives each of its steps.
-        """
+    def _draw_slots(
+        self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         like = next(self.parameters())
         noise = draw(torch.randn, (n, slots or self.slots, self.slot_size), generator, like)
-        if scene is None and self.config.scene_variable:
-            scene = temperature * draw(torch.randn, (n, self.config.scene_size), generator, like)
-        return self.prior.rollout(noise, scene, temperature)[1]
-
-    @torch.no_grad()
-    def _image(self, z: Tensor) -> Tensor:
-        return blend(*in_parts(self.decode, z)).clamp(0, 1).movedim(1, -1)
+        if self.scene_size and scene is None:
+            scene = temperature * draw(torch.randn, (n, self.scene_size), generator, like)
+        return in_parts(self.decode, self.prior.rollout(noise, scene, temperature)[1])
 
 
 def _renamed(loss: Loss, prefix: str) -> Loss:

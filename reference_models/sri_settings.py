@@ -10,7 +10,7 @@ from multiobj_data.configuration import build
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
 from reference_models.genesis_v2 import GenesisV2
-from reference_models.parts.slots.segregation import SegregationModel
+from reference_models.slot_vae import SegregationModel
 from reference_models.slot_vae_settings import SlotVAEConfig
 
 Stage = Literal["genesis-v2", "slot-attention", "emorl"]

@@ -86,6 +86,8 @@ def test_frames_are_what_the_scene_decodes_to(sri):
         ("sri", {"scene_variable": False}, False, True),
         ("sri-sa", {}, True, True),
         ("genesis-v2", {}, False, False),
+        ("genesis-v2", {"scene_variable": True, "scene_size": 8}, True, False),
+        ("genesis", {"scene_variable": True, "scene_size": 8, "strides": "1,2,1,2,1"}, True, False),
     ],
 )
 def test_each_model_gives_the_pictures_that_it_can(tmp_path, images, model, settings, walks, imagines):

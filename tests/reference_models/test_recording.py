@@ -42,7 +42,9 @@ def test_failing_tensorboard_is_told_and_ends_nothing(
     log = TrainingLog(tmp_path, step=0)
     (events,) = (tmp_path / "tensorboard").iterdir()
     (full := tmp_path / "full").symlink_to("/dev/full")
-    full.replace(events)  # at once: TensorBoard opens its file anew for every piece, and would make it where none is
+    full.replace(
+        events
+    )  # at once: TensorBoard opens its file anew for every piece, and would make it where none is
     with caplog.at_level(logging.WARNING, "reference_models"):
         for step in (1, 2, 3):
             log.write({"step": step, "total": 1.0})

@@ -163,10 +163,8 @@ def test_samples_take_any_number_of_slots_and_temperature() -> None:
     assert built.sample(2, rng(), slots=5).shape == (2, *SHAPE)
     cold = built.sample(2, rng(), temperature=0.0)
     torch.testing.assert_close(cold[0], cold[1])
-    assert built.sample_slots(2, rng(), slots=6).shape == (2, 6, 8)
-    torch.testing.assert_close(built.sample_slots(2, rng()), built.sample_slots(2, rng(), temperature=1.0))
-    warm, hot = (model(independent_prior=True).sample_slots(500, rng(), None, t) for t in (1.0, 2.0))
-    torch.testing.assert_close(hot, 2 * warm)
+    torch.testing.assert_close(built.sample(2, rng()), built.sample(2, rng(), temperature=1.0))
+    assert not torch.allclose(built.sample(2, rng()), built.sample(2, rng(), temperature=2.0))
 
 
 def test_seeds_can_be_trained_as_one() -> None:

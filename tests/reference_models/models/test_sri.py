@@ -176,16 +176,16 @@ def test_samples_take_any_number_of_slots_and_temperature() -> None:
 def test_scenes_can_be_given_and_images_imagined() -> None:
     built = model()
     scene = randn(1, 8).expand(2, -1)
-    one, other = built.sample_slots(2, rng(), temperature=0.0, scene=scene)
+    one, other = built.sample(2, rng(), temperature=0.0, scene=scene)
     torch.testing.assert_close(one, other)
-    assert not torch.allclose(one, built.sample_slots(1, rng(), temperature=0.0, scene=scene[:1] + 1)[0])
+    assert not torch.allclose(one, built.sample(1, rng(), temperature=0.0, scene=scene[:1] + 1)[0])
     imagined = built.imagine(images())
     assert imagined.shape == (3, *SHAPE)
     torch.testing.assert_close(imagined, built.imagine(images()))
     q = built.segregation.posterior(built.as_float(images()), built.segregation.fixed_noise(images()))
     assert built.scene_encoder is not None
-    z = built.sample_slots(3, rng(), temperature=0.0, scene=built.scene_encoder(q.mean).mean)
-    torch.testing.assert_close(imagined, built._image(z))
+    again = built.sample(3, rng(), temperature=0.0, scene=built.scene_encoder(q.mean).mean)
+    torch.testing.assert_close(imagined, again)
 
 
 def test_answers_leave_the_rollout_out_of_the_elbo() -> None:
