@@ -276,7 +276,7 @@ def test_models_without_masks_of_a_stack_have_no_structure():
         (
             ("sri-table2", "--scale", "paper"),
             2,
-            "CLEVR6, 128x128 is a public set: convert it with `mobj convert clevr6",
+            "CLEVR6, 96x96 is a public set: convert it with `mobj convert clevr6",
         ),
         (("sri-table1", "--scale", "paper", "--data", "nowhere"), 3, "there is no data set at nowhere"),
         (("sri-table1", "--form", "exact"), 2, "--form: sri-table1 has no cell in the form exact"),
