@@ -29,6 +29,18 @@ def output_layer(net: nn.Sequential) -> nn.Linear:
     return cast(nn.Linear, net[-1])
 
 
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Return a group normalisation in 8 groups as GENESIS-v2 has it, or in fewer, of no less than 8 channels each.
+
+    What is the same at all pixels, such as the colour that a slot has, passes only as differences between the
+    channels of a group: in groups of one or two, nearly nothing does.
+
+    Args:
+        channels: A multiple of 8.
+    """
+    return nn.GroupNorm(min(8, channels // 8), channels)
+
+
 def diagonal_normal(loc: Tensor, scale: Tensor) -> Independent:
     """Return the normal distribution over the last axis with independent coordinates."""
     # Validation would look at every value on every step; the losses are checked for NaN instead.

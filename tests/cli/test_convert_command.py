@@ -331,7 +331,9 @@ def test_every_value_of_objects_room_equals_the_truth(mobj, public, tmp_path, ki
         assert scenes.scene_factors["source_count"][scene] == facts[scene]["count"]
 
 
-@pytest.mark.parametrize("protocol", ["default", "iodine", "slot-attention", "genesis", "emorl", "sri", "oclf"])
+@pytest.mark.parametrize(
+    "protocol", ["default", "iodine", "slot-attention", "genesis", "emorl", "sri", "oclf"]
+)
 def test_every_clevr_protocol_runs_on_the_real_file(mobj, public, tmp_path, protocol):
     _, _, facts = truth_of(public, "clevr_with_masks_train")
     path = public / "clevr_with_masks_train.tfrecords"

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from reference_models.parts.nets import group_norm
 from reference_models.parts.slots.precision import full_precision
 
 UPSAMPLING = 16
@@ -44,7 +45,7 @@ class BroadcastDecoder(nn.Module):
         for size_in, size_out in pairwise([size + 2, size, size, width, width]):
             layers += [
                 nn.ConvTranspose2d(size_in, size_out, 5, stride=2, padding=2, output_padding=1),
-                nn.GroupNorm(8, size_out),
+                group_norm(size_out),
                 nn.ReLU(inplace=True),
             ]
         self.layers = nn.Sequential(*layers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn.functional import linear, softplus
 
-from reference_models.parts.nets import diagonal_normal
+from reference_models.parts.nets import diagonal_normal, output_layer
 from reference_models.parts.slots.broadcast import coordinates
 from reference_models.parts.slots.colouring import InstanceColouring, Kernel
 from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.slot_attention import First, SlotAttention
 from reference_models.parts.slots.unet import UNet, normalised_conv
+
+_RAW_OFFSET = 0.5  # GENESIS-v2 code: a raw scale of 0 is a standard deviation of about 1
 
 
 class SlotEncoder(nn.Module, ABC):
@@ -35,6 +38,28 @@ class SlotEncoder(nn.Module, ABC):
     @abstractmethod
     def noise_form(self, slots: int) -> tuple[Any, tuple[int, ...]]:
         """Return what the noise of one image is: `torch.rand` or `torch.randn`, and its shape."""
+
+    @property
+    @abstractmethod
+    def output(self) -> nn.Linear:
+        """The layer that says the posterior: ``[2 D]``, means first."""
+
+    @abstractmethod
+    def raw_scale(self, sd: float) -> float:
+        """Return what `output` says for a standard deviation."""
+
+    @torch.no_grad()
+    def begin_surely(self, gain: float, sd: float) -> None:
+        """Give the posterior other first weights: at most layers' own, its noise hides what slots say.
+
+        Args:
+            gain: Factor of the means' weights.
+            sd: The standard deviation, of all slots alike.
+        """
+        means, scales = self.output.weight.chunk(2)
+        means.mul_(gain)
+        scales.zero_()
+        self.output.bias.chunk(2)[1].fill_(self.raw_scale(sd))
 
 
 class ColouringEncoder(SlotEncoder):
@@ -84,7 +109,7 @@ class ColouringEncoder(SlotEncoder):
     def read(self, features: Tensor, log_masks: Tensor) -> Independent:
         """Return the posterior of each slot from ``features [B, width, H, W]`` and ``log_masks [B, K, H, W]``."""
         loc, raw_scale = self.head(self.pool(features, log_masks)).chunk(2, dim=-1)
-        return diagonal_normal(loc, softplus(raw_scale + 0.5) + 1e-8)
+        return diagonal_normal(loc, softplus(raw_scale + _RAW_OFFSET) + 1e-8)
 
     def pool(self, features: Tensor, log_masks: Tensor) -> Tensor:
         """Return the mean over each slot's pixels of a linear map of their features: ``[B, K, 2 D]``.
@@ -104,6 +129,15 @@ class ColouringEncoder(SlotEncoder):
     def noise_form(self, slots: int) -> tuple[Any, tuple[int, ...]]:
         """See `SlotEncoder`."""
         return torch.rand, self.image_size
+
+    @property
+    def output(self) -> nn.Linear:
+        """See `SlotEncoder`."""
+        return output_layer(self.head)
+
+    def raw_scale(self, sd: float) -> float:
+        """See `SlotEncoder`."""
+        return _inverse_softplus(sd) - _RAW_OFFSET
 
 
 class AttentionEncoder(SlotEncoder):
@@ -150,7 +184,20 @@ class AttentionEncoder(SlotEncoder):
         """See `SlotEncoder`."""
         return torch.randn, (slots, self.slot_size)
 
+    @property
+    def output(self) -> nn.Linear:
+        """See `SlotEncoder`."""
+        return self.head
+
+    def raw_scale(self, sd: float) -> float:
+        """See `SlotEncoder`."""
+        return _inverse_softplus(sd**2)
+
     @full_precision
     def read(self, found: Tensor) -> Independent:
         """Return the posterior of slots ``found [B, K, D]``."""
         return softplus_normal(self.head(found))
+
+
+def _inverse_softplus(value: float) -> float:
+    return value + math.log(-math.expm1(-value))

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from reference_models.parts.nets import group_norm
+
 
 def normalised_conv(size_in: int, size_out: int) -> nn.Sequential:
     """Return a 3 x 3 convolution, group normalisation and ReLU; ``size_out`` is a multiple of 8."""
     return nn.Sequential(
         nn.Conv2d(size_in, size_out, 3, padding=1, bias=False),
-        nn.GroupNorm(8, size_out),
+        group_norm(size_out),
         nn.ReLU(inplace=True),
     )
 

@@ -213,12 +213,26 @@ def test_half_precision_is_for_the_convolutions_alone() -> None:
     torch.testing.assert_close(half.total, plain.total, rtol=2e-2, atol=0)
 
 
+@pytest.mark.parametrize("grouping", ["colouring", "slot-attention"])
+def test_posterior_may_be_sure_from_the_start(grouping: str) -> None:
+    x, noise = model(grouping=grouping).as_float(images()), model(grouping=grouping).draw(3, rng())
+    plain = model(grouping=grouping).posterior(x, noise)
+    sure = model(grouping=grouping, first_sd=0.07).posterior(x, noise)
+    torch.testing.assert_close(sure.stddev, torch.full_like(sure.stddev, 0.07), rtol=2e-3, atol=0)
+    torch.testing.assert_close(sure.mean, plain.mean)
+    told = model(grouping=grouping, first_sd=0.07, first_mean_gain=5.0).posterior(x, noise)
+    apart, farther = (q.mean - q.mean.flip(0) for q in (sure, told))
+    torch.testing.assert_close(farther, 5 * apart)
+
+
 @pytest.mark.parametrize(
     ("settings", "shape", "sentence"),
     [
         ({"slots": "1"}, SHAPE, "slots must be at least 2"),
         ({"width": "12"}, SHAPE, "width must be a multiple of 8"),
         ({"slot_size": "4"}, SHAPE, "slot_size must be a multiple of 8"),
+        ({"first_mean_gain": "3"}, SHAPE, "set first_sd"),
+        ({"first_sd": "0"}, SHAPE, "first_sd must be a positive number"),
         ({"colours": "1"}, SHAPE, "colours must be at least 2"),
         ({"likelihood_sd": "0"}, SHAPE, "likelihood_sd must be a positive number"),
         ({"goal": "0.5"}, SHAPE, r"expected a goal above 0\.562264"),

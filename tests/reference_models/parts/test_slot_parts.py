@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from multiobj_data.errors import UsageError
+from reference_models.parts.nets import group_norm
 from reference_models.parts.slots.answers import slot_prediction
 from reference_models.parts.slots.broadcast import BroadcastDecoder, masked
 from reference_models.parts.slots.colouring import InstanceColouring, clamped
@@ -45,6 +46,17 @@ def painted(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         rand(2, 3, 2, 4, 5, seed=seed + 1),
         randn(2, 3, 1, 4, 5).log_softmax(1),
     )
+
+
+# --- normalisation --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(8, 1), (16, 2), (24, 3), (64, 8), (72, 8), (128, 8)])
+def test_groups_are_eight_or_of_eight_channels(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+    flat = randn(2, channels, 1, 1).expand(-1, -1, 4, 4)  # the same at all pixels, as a slot's colour is
+    one, other = group_norm(channels).double()(flat)
+    assert (one - other).abs().mean() > 0.3
 
 
 # --- likelihood -----------------------------------------------------------------------------------------
