@@ -50,7 +50,7 @@ class Cell:
 
     def runs(self, out: Path) -> Path:
         """Return the folder of all its seeds."""
-        return out / "runs" / self.column.lower() / f"{self.row.lower()}-{self.form}"
+        return runs_folder(out, *self.group)
 
     def folder(self, out: Path) -> Path:
         """Return the folder of the run."""
@@ -64,6 +64,11 @@ class Cell:
         """
         names = ("column", "row", "form", "seed", "model", "settings", "steps", "batch_size")
         return {name: getattr(self, name) for name in names} | {"data": data}
+
+
+def runs_folder(out: Path, column: str, row: str, form: str) -> Path:
+    """Return the folder of all seeds of a model in one form on one data set."""
+    return out / "runs" / column.lower() / f"{row.lower()}-{form}"
 
 
 def cells_of(

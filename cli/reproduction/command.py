@@ -296,7 +296,7 @@ def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: 
     ]
     command = same_command()
     content = table_document(request.table, request.scale_name, groups, command, notes)
-    page = markdown(request.table, request.scale_name, request.scale, groups, command, notes)
+    page = markdown(request.table, request.scale_name, request.scale, groups, command, notes, request.out)
     stem = request.table.stem
     write_files(request.out, stem, page, content)
     shown = request.out / "runs"

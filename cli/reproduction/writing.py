@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cli.reproduction.cells import runs_folder
 from cli.reproduction.curves import curve_document, curve_extras
 from cli.reproduction.generation import generation_rows, generation_sentence
 from cli.reproduction.results import (
@@ -40,10 +41,19 @@ def variance_sentence(protocol: Mapping[str, int]) -> str:
     )
 
 
+PICTURES = ("reconstructions.png", "samples.png", "rollouts.png")
+
+
 def markdown(
-    table: Table, scale_name: str, scale: Scale, groups: Sequence[Group], command: str, notes: Sequence[str]
+    table: Table,
+    scale_name: str,
+    scale: Scale,
+    groups: Sequence[Group],
+    command: str,
+    notes: Sequence[str],
+    out: Path,
 ) -> str:
-    """Return the page: the table, what belongs to it, and how it was made."""
+    """Return the page: the table, what belongs to it, how it was made, and pictures of each first seed in ``out``."""
     parts = [
         f"## {table.title}\n",
         f"{table.source}. Scale `{scale_name}`: {scale.about}. Ours: mean ± standard deviation over all seeds, "
@@ -59,7 +69,20 @@ def markdown(
     told += [
         f"{group.name}, seed {seed}: {reason}" for group in groups for seed, reason in group.failed.items()
     ]
-    return "\n".join([*parts, _ending(told)])
+    return "\n".join([*parts, _ending(told), *_gallery(groups, out)])
+
+
+def _gallery(groups: Sequence[Group], out: Path) -> list[str]:
+    """Return links to the pictures of each group's first seed, as paths below ``out``."""
+    lines = []
+    for group in groups:
+        for seed in sorted(group.results)[:1]:
+            folder = runs_folder(out, group.column, group.row.name, group.form) / f"seed-{seed}"
+            for picture in (folder / name for name in PICTURES):
+                if picture.exists():
+                    alt = f"{group.name}, seed {seed}: {picture.stem}"
+                    lines.append(f"**{alt}**\n\n![{alt}]({picture.relative_to(out).as_posix()})\n")
+    return ["### Pictures\n", *lines] if lines else []
 
 
 def plain_markdown(table: Table, command: str, rows: tuple[Sequence[str], Sequence[Sequence[str]]]) -> str:

@@ -53,6 +53,7 @@ def test_a_reproduction_leaves_a_page_a_document_and_pictures(finished):
         folder = finished / "runs" / "mnist" / row / "seed-0"
         for name in ("reconstructions.png", "samples.png"):
             assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+            assert f"](runs/mnist/{row}/seed-0/{name})" in page
 
 
 def test_our_figures_are_those_that_evaluate_finds(mobj, finished):
