@@ -131,7 +131,7 @@ def test_each_data_set_of_supair_has_its_own_preset():
     table = find_table("supair-table2")
     settings = {
         (cell.column, cell.row): cell.settings
-        for cell in cells_of(table, table.scales["small"], seeds=[0], forms=["exact"])
+        for cell in cells_of(table, table.scales["paper"], seeds=[0], forms=["exact"])
     }
     assert settings["Sprites", "SuPAIR"] == {"background_max_variance": 0.16}
     assert settings["Multi-MNIST", "SuPAIR"] == settings["Grid-MNIST", "SuPAIR"] == {}
