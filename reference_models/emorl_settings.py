@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
 from reference_models.parts.slots.broadcast import BroadcastDecoder
-from reference_models.parts.slots.geco import Convention, Geco
+from reference_models.parts.slots.geco import Convention
 from reference_models.parts.slots.hierarchy import PriorKind
 from reference_models.parts.slots.pixel_broadcast import GridBroadcastDecoder, PixelBroadcastDecoder
 from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
@@ -100,26 +100,8 @@ class EfficientMORLConfig(SlotVAEConfig):
             return [(total + 3 - i) / (total + 1) for i in range(total + 1)]
         return [1.0, *((total - (i - 1)) / (total + 1) for i in range(1, total + 1))]
 
-    def build_geco(self, image_shape: ImageShape) -> Geco | None:
-        """Return the controller for images ``(H, W, C)``, ``None`` for a plain ELBO.
-
-        Raises:
-            UsageError: The goal lies below the likelihood's floor.
-        """
-        if not self.geco:
-            return None
-        height, width, channels = image_shape
-        likelihood = self.build_likelihood()
-        return Geco(
-            likelihood.error_at(self.goal_rmse, 1) if self.goal is None else self.goal,
-            height * width * channels,
-            floor=likelihood.floor(1),
-            convention=self.convention,
-            rate=self.geco_rate,
-            speed_up=self.geco_speed_up,
-            decay=self.geco_decay,
-            begin=self.geco_begin,
-        )
+    def _geco_pace(self, pixels: int) -> dict[str, Any]:
+        return {"rate": self.geco_rate, "begin": self.geco_begin}
 
     def build_decoder(self, image_shape: ImageShape) -> nn.Module:
         """Return the decoder for images ``(H, W, C)``.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
@@ -97,12 +97,15 @@ class SlotVAEConfig(ModelConfig):
             height * width * channels,
             floor=likelihood.floor(1),
             convention=self.convention,
-            # Errors are sums over pixels: the rate per nat is smaller on larger images (GENESIS code).
-            rate=self.geco_rate * 64**2 / (height * width),
             speed_up=self.geco_speed_up,
             decay=self.geco_decay,
-            limits=(1e-10, self.geco_most) if self.convention == "beta" else None,
+            **self._geco_pace(height * width),
         )
+
+    def _geco_pace(self, pixels: int) -> dict[str, Any]:
+        """Return rate and limits of the multiplier for images of so many pixels."""
+        # Errors are sums over pixels: the rate per nat is smaller on larger images (GENESIS code).
+        return {"rate": self.geco_rate * 64**2 / pixels, "limits": (1e-10, self.geco_most)}
 
 
 @dataclass(frozen=True, kw_only=True)
