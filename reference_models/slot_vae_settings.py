@@ -44,9 +44,11 @@ class SlotVAEConfig(ModelConfig):
     geco: bool = True  # false: a plain ELBO
     goal: float | None = None  # nats a value (pixel and channel); none: the error at goal_rmse
     goal_rmse: float = 0.0564  # GENESIS code: 0.5655 nats a value, normalised at sd 0.7
+    # A nat is worth more at a smaller likelihood_sd: at 0.1 instead of 0.7, divide the rate by 49.
     geco_rate: float = 1e-5  # GENESIS code, at 64 x 64 pixels; SRI: 1e-6
     geco_speed_up: float = 10.0  # GENESIS code
     geco_decay: float = 0.99  # GENESIS code
+    geco_least: float = 1e-10  # GENESIS code: the smallest beta; 0.05 keeps codes from growing without end
     geco_most: float = (
         1e10  # GENESIS code; 1 keeps the loss an upper bound of the negative ELBO, and KLs alive
     )
@@ -58,6 +60,10 @@ class SlotVAEConfig(ModelConfig):
     def __post_init__(self) -> None:
         for field in fields(self):
             self._check_number(field.name, getattr(self, field.name))
+        if not self.geco_least < self.geco_most:
+            raise UsageError(
+                f"{self.about}: geco_least must be below geco_most, got {self.geco_least} and {self.geco_most}."
+            )
         if self.slots < 2:
             raise UsageError(
                 f"{self.about}: slots must be at least 2, one of them for the background, got {self.slots}."
@@ -105,7 +111,7 @@ class SlotVAEConfig(ModelConfig):
     def _geco_pace(self, pixels: int) -> dict[str, Any]:
         """Return rate and limits of the multiplier for images of so many pixels."""
         # Errors are sums over pixels: the rate per nat is smaller on larger images (GENESIS code).
-        return {"rate": self.geco_rate * 64**2 / pixels, "limits": (1e-10, self.geco_most)}
+        return {"rate": self.geco_rate * 64**2 / pixels, "limits": (self.geco_least, self.geco_most)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -213,6 +213,15 @@ def test_half_precision_is_for_the_convolutions_alone() -> None:
     torch.testing.assert_close(half.total, plain.total, rtol=2e-2, atol=0)
 
 
+def test_beta_stays_in_its_limits() -> None:
+    built = model(geco_rate=1.0, geco_least=0.25, geco_most=4.0)
+    assert built.geco is not None
+    for error, beta in ((1e6, 0.25), (-1e12, 4.0)):
+        for _ in range(3):
+            built.after_step({"nll": torch.tensor(error)})
+        assert built.geco.weights().kl.item() == pytest.approx(beta)
+
+
 @pytest.mark.parametrize("grouping", ["colouring", "slot-attention"])
 def test_posterior_may_be_sure_from_the_start(grouping: str) -> None:
     x, noise = model(grouping=grouping).as_float(images()), model(grouping=grouping).draw(3, rng())
@@ -233,6 +242,7 @@ def test_posterior_may_be_sure_from_the_start(grouping: str) -> None:
         ({"slot_size": "4"}, SHAPE, "slot_size must be a multiple of 8"),
         ({"first_mean_gain": "3"}, SHAPE, "set first_sd"),
         ({"first_sd": "0"}, SHAPE, "first_sd must be a positive number"),
+        ({"geco_least": "2", "geco_most": "1"}, SHAPE, "geco_least must be below geco_most, got 2.0 and 1.0"),
         ({"colours": "1"}, SHAPE, "colours must be at least 2"),
         ({"likelihood_sd": "0"}, SHAPE, "likelihood_sd must be a positive number"),
         ({"goal": "0.5"}, SHAPE, r"expected a goal above 0\.562264"),
