@@ -240,8 +240,9 @@ def test_sigterm_ends_like_ctrl_c(mobj, start_mobj, tmp_path, workers):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    (error,) = [line for line in err.splitlines() if not line.startswith("generate: ")]
-    assert error.startswith(
+    told = [line for line in err.splitlines() if not line.startswith("generate: ")]
+    assert len(told) == 1, err
+    assert told[0].startswith(
         "error: interrupted; nothing finished is lost. To continue: mobj generate multi-mnist"
     )
     assert not list(out.glob(".lock*"))

@@ -139,7 +139,7 @@ def test_columns_of_ours_can_be_drawn_and_have_the_kinds_that_order_asks_for(col
     table = find_table("sri-table2")
     about = table.columns[column]
     plan = plan_of(about, table.scales["small"], {})
-    assert plan.splits == {"train": 10000, "test": 2000}
+    assert plan.splits == {"train": 20000, "test": 2000}
     scenes = draw_scenes(plan.generator, 0, "test", 0, 64)
     assert scenes.image.shape[1:] == (32, 32, 3)
     assert scenes.factors[about.kind].dtype.kind == "i"
