@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -59,8 +60,15 @@ def in_processes(workers: int) -> Run:
         with joblib.parallel_config(backend="loky", n_jobs=len(first), inner_max_num_threads=1):
             pool = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
             calls = (joblib.delayed(_write_in_process)(plan, task, folder) for task in chain(first, tasks))
+            results = pool(calls)
             try:
-                yield from pool(calls)
+                for done in results:
+                    yield done
+            except GeneratorExit:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # joblib's, that work was for nothing: we were told to stop
+                    results.close()
+                raise
             except BrokenProcessPool as error:
                 raise MobjError(
                     "a worker process was killed (out of memory?); run the same command with fewer --workers, it "

@@ -6,6 +6,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from contextlib import nullcontext
 
 import joblib
@@ -271,3 +272,13 @@ def _flag_after_a_shard():
 
     keep_workers_that_grow()
     return process_executor._USE_PSUTIL
+
+
+def test_stopping_processes_in_the_middle_says_nothing(tmp_path):
+    plan = Plan.create("multi-dsprites", {"canvas": 32}, splits={"train": 20_000}, shard_rows=500)
+    finished = in_processes(2)(plan, plan.tasks(), tmp_path)
+    next(finished)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        finished.close()
+    assert not said
