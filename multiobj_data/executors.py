@@ -62,11 +62,13 @@ def in_processes(workers: int) -> Run:
             calls = (joblib.delayed(_write_in_process)(plan, task, folder) for task in chain(first, tasks))
             results = pool(calls)
             try:
-                for done in results:
+                for done in results:  # noqa: UP028: yield from would close them before we can
                     yield done
             except GeneratorExit:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # joblib's, that work was for nothing: we were told to stop
+                    warnings.simplefilter(
+                        "ignore"
+                    )  # joblib's, that work was for nothing: we were told to stop
                     results.close()
                 raise
             except BrokenProcessPool as error:
