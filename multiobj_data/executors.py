@@ -62,13 +62,12 @@ def in_processes(workers: int) -> Run:
             calls = (joblib.delayed(_write_in_process)(plan, task, folder) for task in chain(first, tasks))
             results = pool(calls)
             try:
-                for done in results:  # noqa: UP028: yield from would close them before we can
+                for done in results:  # noqa: UP028 `yield from` would close them itself
                     yield done
             except GeneratorExit:
+                # We were told to stop: joblib need not say that work was for nothing.
                 with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # joblib's, that work was for nothing: we were told to stop
+                    warnings.simplefilter("ignore")
                     results.close()
                 raise
             except BrokenProcessPool as error:
