@@ -39,7 +39,7 @@ def sheet_command(
     """Draw 64 scenes of FOLDER (16 if large) with boxes and label maps, and histograms of counts and overlap, as PNG.
 
     Of the CHECKPOINT of a slot model, draw reconstructions with every slot in order, and samples; of SRI also
-    rollouts, and a walk through its scene variable as GIF.
+    rollouts; and of one with a scene variable, a walk through it as GIF.
 
     \b
     mobj sheet data/digits --split test

@@ -33,7 +33,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     """Return a group normalisation in 8 groups as GENESIS-v2 has it, or in fewer, of no less than 8 channels each.
 
     What is the same at all pixels, such as the colour that a slot has, passes only as differences between the
-    channels of a group: in groups of one or two, nearly nothing does.
+    channels of a group; small groups leave little of it.
 
     Args:
         channels: A multiple of 8.

@@ -50,7 +50,7 @@ class SlotEncoder(nn.Module, ABC):
 
     @torch.no_grad()
     def begin_surely(self, gain: float, sd: float) -> None:
-        """Give the posterior other first weights: at most layers' own, its noise hides what slots say.
+        """Give the posterior other first weights; with PyTorch's own, its noise hides what slots say.
 
         Args:
             gain: Factor of the means' weights.
