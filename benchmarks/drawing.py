@@ -14,14 +14,14 @@ from statistics import median
 
 import torch
 
-from multiobj_data.compose import Arrangement
+from multiobj_data.composition.arrangement import Arrangement
 from multiobj_data.configuration import parse_assignments
+from multiobj_data.generation.plan import Plan
 from multiobj_data.generators.flat import FlatGenerator
 from multiobj_data.loading import GeneratedScenes, batches
-from multiobj_data.plan import Plan
 from multiobj_data.randomness import BLOCK, block_rng
-from multiobj_data.torch_datasets import TensorStream
-from multiobj_data.torch_drawing import painted, unpainted
+from multiobj_data.tensors.datasets import TensorStream
+from multiobj_data.tensors.drawing import painted, unpainted
 
 BATCH = 256
 

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multiobj_data.generation import generate
+from multiobj_data.composition.memory import keep_freed_memory
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 from multiobj_data.generators.sprites import COLOURS, sprite_mask
-from multiobj_data.memory import keep_freed_memory
-from multiobj_data.plan import Plan
 from multiobj_data.sprites.digits import load_digits
 
 SIDE = 20

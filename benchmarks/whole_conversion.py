@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from conversion import inflate_only, scenes, seconds, write
 
-from multiobj_data.conversion import convert
 from multiobj_data.loaders import streams
+from multiobj_data.loaders.conversion import convert
 from multiobj_data.loaders.inflate import open_stream
 from multiobj_data.loaders.preparing import Selection
 from multiobj_data.loaders.protocols import find_protocol

@@ -127,8 +127,8 @@ def convert_command(name: str, source: str, **options: Any) -> None:
     """
     from pathlib import Path
 
-    from multiobj_data.conversion import convert
     from multiobj_data.errors import UsageError
+    from multiobj_data.loaders.conversion import convert
 
     start_logging()
     refuse_empty_options(options)

@@ -25,7 +25,7 @@ def evaluation_data(reference: dict[str, Any] | None, options: dict[str, Any]) -
 def refuse_damage(source: Any) -> None:
     """Compare the split's bytes with the manifest: figures of damaged scenes look like any others."""
     from multiobj_data.errors import VerificationError, repair_hint
-    from multiobj_data.journal import is_whole
+    from multiobj_data.shards.journal import is_whole
 
     for shard in source.shards:
         if not is_whole(source.folder, shard):

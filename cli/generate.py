@@ -165,9 +165,9 @@ def generate_command(name: str | None, **options: Any) -> None:
     import os
     from pathlib import Path
 
-    from multiobj_data.executors import in_processes, on_cluster
-    from multiobj_data.generation import generate, tasks_of
-    from multiobj_data.memory import keep_freed_memory
+    from multiobj_data.composition.memory import keep_freed_memory
+    from multiobj_data.generation.executors import in_processes, on_cluster
+    from multiobj_data.generation.running import generate, tasks_of
 
     start_logging()
     refuse_empty_options({key: value for key, value in options.items() if key != "settings"})
@@ -177,7 +177,7 @@ def generate_command(name: str | None, **options: Any) -> None:
     _refuse_two_places(options)
     workers = options["workers"] or (os.cpu_count() or 1) + 1
     if options["dry_run"]:
-        from multiobj_data.forecast import forecast
+        from multiobj_data.generation.forecast import forecast
 
         _print_forecast(forecast(plan, workers, shard_range), shard_range, options["as_json"])
         return

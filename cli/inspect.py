@@ -37,8 +37,8 @@ def inspect_command(path: str, as_json: bool) -> None:
 
 
 def _dataset(folder: Any) -> dict[str, Any]:
-    from multiobj_data.manifest import Manifest
-    from multiobj_data.shards import open_shard
+    from multiobj_data.shards.hdf5 import open_shard
+    from multiobj_data.shards.manifest import Manifest
 
     manifest = Manifest.read(folder)
     shard = next(shard for split in manifest.splits.values() for shard in split.shards)
@@ -87,7 +87,7 @@ def _dataset_lines(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _maker(document: dict[str, Any]) -> str:
-    from multiobj_data.manifest import CONVERTED
+    from multiobj_data.shards.manifest import CONVERTED
 
     if document["generator"].startswith(CONVERTED):
         return f"converted by `mobj convert {document['generator'].removeprefix(CONVERTED)}`"

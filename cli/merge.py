@@ -10,7 +10,7 @@ from cli.console import emit_json, progress, refuse_empty_options, resumable, sa
 from cli.options import json_option
 
 if TYPE_CHECKING:
-    from multiobj_data.parts import Inventory
+    from multiobj_data.generation.parts import Inventory
 
 _MOST_NAMED = 5
 
@@ -35,7 +35,7 @@ def merge_command(parts: tuple[str, ...], out: str, copy: bool, dry_run: bool, a
     """
     from pathlib import Path
 
-    from multiobj_data.merging import merge, survey
+    from multiobj_data.generation.merging import merge, survey
 
     start_logging()
     refuse_empty_options({"out": out})
@@ -67,13 +67,13 @@ def merge_command(parts: tuple[str, ...], out: str, copy: bool, dry_run: bool, a
 
 
 def _scenes(folder: Any) -> int:
-    from multiobj_data.parts import read_part
+    from multiobj_data.generation.parts import read_part
 
     return sum(read_part(folder).identity["splits"].values())
 
 
 def _facts(inventory: Inventory) -> dict[str, Any]:
-    from multiobj_data.merging import commands_for_missing
+    from multiobj_data.generation.merging import commands_for_missing
 
     return {
         "dataset": inventory.identity["dataset"],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
     from multiobj_data.presets import Preset
 
 _SETTINGS = (
@@ -31,7 +31,7 @@ def plan_of_request(name: str | None, options: Mapping[str, Any]) -> Plan:
     Raises:
         UsageError: Unknown names, or options that contradict each other.
     """
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
 
     name, preset = _generator_and_preset(name, options["preset"])
     settings = dict(preset.settings) if preset else {}

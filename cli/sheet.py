@@ -58,7 +58,7 @@ def sheet_command(
     if data is not None:
         raise UsageError("--data belongs to a checkpoint; a data set is its own.")
     from multiobj_data.loading import open_dataset
-    from multiobj_data.manifest import Manifest
+    from multiobj_data.shards.manifest import Manifest
     from multiobj_data.sheet import sheet_of
 
     if split is None:

@@ -35,11 +35,11 @@ def verify_command(
 
     import numpy as np
 
-    from multiobj_data import verification
     from multiobj_data.errors import VerificationError
-    from multiobj_data.generation import generate
-    from multiobj_data.manifest import CONVERTED, Manifest
-    from multiobj_data.plan import plan_of
+    from multiobj_data.generation import verification
+    from multiobj_data.generation.plan import plan_of
+    from multiobj_data.generation.running import generate
+    from multiobj_data.shards.manifest import CONVERTED, Manifest
 
     start_logging()
     path = Path(folder)
@@ -77,7 +77,7 @@ def verify_command(
 
 
 def _cure(folder: str, generator: str) -> str:
-    from multiobj_data.manifest import CONVERTED
+    from multiobj_data.shards.manifest import CONVERTED
 
     if generator.startswith(CONVERTED):
         name = generator.removeprefix(CONVERTED)
@@ -90,7 +90,7 @@ def _cure(folder: str, generator: str) -> str:
 
 def _refuse_drawing(folder: str, generator: str, share: float) -> None:
     from multiobj_data.errors import UsageError
-    from multiobj_data.manifest import CONVERTED
+    from multiobj_data.shards.manifest import CONVERTED
 
     if share:
         raise UsageError(

@@ -17,20 +17,20 @@ from multiobj_data.version import __version__
 
 if TYPE_CHECKING:
     from multiobj_data.checks import check_generator
-    from multiobj_data.generation import generate
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
     from multiobj_data.loading import GeneratedScenes, StoredScenes, open_dataset
-    from multiobj_data.plan import Plan
     from multiobj_data.plugins import resolve
     from multiobj_data.scenes import Prediction, Scenes
 
 _HOMES = {
     "GeneratedScenes": "loading",
-    "Plan": "plan",
+    "Plan": "generation.plan",
     "Prediction": "scenes",
     "Scenes": "scenes",
     "StoredScenes": "loading",
     "check_generator": "checks",
-    "generate": "generation",
+    "generate": "generation.running",
     "open_dataset": "loading",
     "resolve": "plugins",
 }

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from multiobj_data.configuration import build, recorded
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.base import Generator
-from multiobj_data.plan import draw_scenes
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
-from multiobj_data.verification import differences
 
 
 def check_generator(generator: Generator) -> None:

@@ -1,7 +1,7 @@
 """Scenes by index, from shards or drawn on the spot: the same scenes, through the same two methods.
 
 `StoredScenes` and `GeneratedScenes` both have ``len()``, ``images(indices)``, ``scenes(indices)`` and
-``reference``. For PyTorch see `multiobj_data.torch_datasets`.
+``reference``. For PyTorch see `multiobj_data.tensors.datasets`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from multiobj_data.errors import DataError, UsageError, did_you_mean, quoted, repair_hint
-from multiobj_data.generation import generate
-from multiobj_data.manifest import CONVERTED, Manifest
-from multiobj_data.plan import Plan, draw_scenes, plan_of
+from multiobj_data.generation.plan import Plan, draw_scenes, plan_of
+from multiobj_data.generation.running import generate
 from multiobj_data.randomness import BLOCK
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import ImageLayout, open_shard, read_scenes
+from multiobj_data.shards.hdf5 import ImageLayout, open_shard, read_scenes
+from multiobj_data.shards.manifest import CONVERTED, Manifest
 
 Indices = Sequence[int] | np.ndarray
 

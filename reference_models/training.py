@@ -16,8 +16,8 @@ from typing import Any
 
 from multiobj_data.errors import UsageError
 from multiobj_data.files import make_folder
-from multiobj_data.journal import hold_lock
 from multiobj_data.loading import SceneSource
+from multiobj_data.shards.journal import hold_lock
 from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
 from reference_models.computing import PLAIN, Computing

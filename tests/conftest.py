@@ -7,8 +7,8 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small: threads that wait for each other cost more
 for name in ("MOBJ_DIGITS_ROOT", "MOBJ_DSPRITES_FILE"):

@@ -8,8 +8,8 @@ import click
 import pytest
 
 from cli.main import mobj
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

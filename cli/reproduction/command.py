@@ -38,7 +38,7 @@ from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import make_folder, to_json, write_atomically
 
 if TYPE_CHECKING:
-    from multiobj_data.manifest import Manifest
+    from multiobj_data.shards.manifest import Manifest
 
 ABOUT = "reproduction.json"
 
@@ -339,7 +339,7 @@ def _groups(
 
 def _data_there(request: Request, column: str) -> dict[str, tuple[Path, Manifest]]:
     """Return the data set of a column that is not asked for now, if it was drawn before."""
-    from multiobj_data.manifest import MANIFEST, Manifest
+    from multiobj_data.shards.manifest import MANIFEST, Manifest
 
     folder = request.out / "data" / request.table.columns[column].data
     if request.options["data"] or not (folder / MANIFEST).exists():
@@ -379,7 +379,7 @@ def _print_forecast(request: Request, cells: Sequence[Cell]) -> None:
 
 
 def _image_shape(request: Request, column: str) -> tuple[int, int, int]:
-    from multiobj_data.plan import draw_scenes
+    from multiobj_data.generation.plan import draw_scenes
 
     about = request.table.columns[column]
     if about.convert:

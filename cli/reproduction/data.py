@@ -12,8 +12,8 @@ from cli.reproduction.tables import Column, Scale
 from multiobj_data.errors import UsageError
 
 if TYPE_CHECKING:
-    from multiobj_data.manifest import Manifest
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.shards.manifest import Manifest
 
 _SCENES_A_WORKER = 2048  # below that, starting a process costs more than it saves
 _ONLY_SOURCE = ("digits", "digits_root")
@@ -28,7 +28,7 @@ def plan_of(column: Column, scale: Scale, options: Mapping[str, Any]) -> Plan:
         options: ``digits`` and ``digits_root``, or ``None``.
     """
     from cli.request import has_setting
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
 
     preset = column.preset
     splits = dict(preset.splits) | {
@@ -44,8 +44,8 @@ def plan_of(column: Column, scale: Scale, options: Mapping[str, Any]) -> Plan:
 
 def draw(plan: Plan, folder: Path, label: str) -> Manifest:
     """Write a data set, or what is left of it to write."""
-    from multiobj_data.generation import generate
-    from multiobj_data.memory import keep_freed_memory
+    from multiobj_data.composition.memory import keep_freed_memory
+    from multiobj_data.generation.running import generate
 
     total = sum(plan.splits.values())
     workers = min((os.cpu_count() or 1) + 1, 1 + total // _SCENES_A_WORKER)
@@ -63,7 +63,7 @@ def converted(folder: Path, column: Column) -> tuple[Path, Manifest]:
         DataError: There is none.
         UsageError: It is another set, of another size, or has no train or test split.
     """
-    from multiobj_data.manifest import CONVERTED
+    from multiobj_data.shards.manifest import CONVERTED
 
     path, manifest = _found(folder, column.data)
     if manifest.generator != CONVERTED + column.data:
@@ -107,7 +107,7 @@ def _arguments(column: Column) -> str:
 
 
 def _found(folder: Path, name: str) -> tuple[Path, Manifest]:
-    from multiobj_data.manifest import MANIFEST, Manifest
+    from multiobj_data.shards.manifest import MANIFEST, Manifest
 
     path = folder if (folder / MANIFEST).exists() else folder / name
     return path, Manifest.read(path)

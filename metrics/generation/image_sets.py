@@ -20,7 +20,7 @@ from multiobj_data.arrays import Array
 from multiobj_data.errors import DataError, UsageError
 from multiobj_data.files import sha256_of
 from multiobj_data.loading import Indices, SceneSource, open_dataset
-from multiobj_data.manifest import MANIFEST
+from multiobj_data.shards.manifest import MANIFEST
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from multiobj_data.configuration import build
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.loaders.sets import PUBLIC_SETS, PublicSet
-from multiobj_data.manifest import CONVERTED, MANIFEST, Manifest
 from multiobj_data.plugins import BUILT_IN, names, resolve
 from multiobj_data.presets import Preset, presets
+from multiobj_data.shards.manifest import CONVERTED, MANIFEST, Manifest
 
 # What the holders of the source images state. MNIST: the site of LeCun, Cortes and Burges; scikit-learn's digits:
 # the UCI repository; dSprites: its repository.

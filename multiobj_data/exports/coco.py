@@ -15,7 +15,7 @@ from multiobj_data.exports.about import About, licence_address
 from multiobj_data.exports.rle import encode
 from multiobj_data.exports.subset import Subset, columns_of, json_values, png, word
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import open_shard
+from multiobj_data.shards.hdf5 import open_shard
 
 _CLASSES = ("factors/class", "factors/shape")  # the first that there is gives the categories
 

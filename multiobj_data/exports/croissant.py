@@ -12,7 +12,7 @@ from multiobj_data.exports.croissant_fields import field, field_id, record_set
 from multiobj_data.exports.folder import Exported
 from multiobj_data.exports.subset import Subset
 from multiobj_data.files import make_folder, sha256_of, to_json, write_atomically
-from multiobj_data.manifest import MANIFEST
+from multiobj_data.shards.manifest import MANIFEST
 from multiobj_data.version import __version__
 
 FILE = "croissant.json"

@@ -13,7 +13,7 @@ from typing import Any
 
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import explain_os_errors, make_folder, sha256_of, to_json, write_atomically
-from multiobj_data.journal import hold_lock
+from multiobj_data.shards.journal import hold_lock
 from multiobj_data.version import __version__
 
 RECORD = "export.json"

@@ -15,8 +15,8 @@ import numpy as np
 from multiobj_data.errors import DataError, UsageError, VerificationError, did_you_mean, repair_hint
 from multiobj_data.files import sha256_of
 from multiobj_data.loading import StoredScenes, open_dataset
-from multiobj_data.manifest import Manifest
 from multiobj_data.scenes import Scenes
+from multiobj_data.shards.manifest import Manifest
 
 BATCH = 128  # scenes in memory at a time
 PNG_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}

@@ -16,7 +16,7 @@ from multiobj_data.exports.croissant_fields import field, field_id, image_field,
 from multiobj_data.exports.subset import Subset, columns_of, json_values, nested, png, word
 from multiobj_data.scenes import Scenes
 
-_KEY = 9  # digits: more than `multiobj_data.plan.MOST_SCENES` needs
+_KEY = 9  # digits: more than `multiobj_data.generation.plan.MOST_SCENES` needs
 
 
 def write(subset: Subset, about: About, folder: Path, advance: Callable[[int], None]) -> None:

@@ -9,17 +9,17 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from multiobj_data.backgrounds import Background
-from multiobj_data.compose import Arrangement, Stage
+from multiobj_data.composition.arrangement import Arrangement, Stage
+from multiobj_data.composition.backgrounds import Background
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.drawing import Blend
+from multiobj_data.composition.overlap import Overlap, Rule
+from multiobj_data.composition.placement import MIN_ACCEPTANCE, Rules, Source, estimate_acceptance
 from multiobj_data.configuration import build, parse_assignments
-from multiobj_data.counts import Counts
-from multiobj_data.drawing import Blend
 from multiobj_data.errors import InfeasibleError, UsageError, did_you_mean, quoted
-from multiobj_data.laws import Condition
-from multiobj_data.overlap import Overlap, Rule
-from multiobj_data.placement import MIN_ACCEPTANCE, Rules, Source, estimate_acceptance
+from multiobj_data.factors.laws import Condition
+from multiobj_data.factors.regions import Region
 from multiobj_data.randomness import BLOCK
-from multiobj_data.regions import Region
 from multiobj_data.scenes import Scenes
 
 OOD = "ood"
@@ -64,7 +64,7 @@ class FlatGenerator(ABC):
         canvas: Side of the scene in pixels.
         overlap: Whether objects may overlap freely.
         overlap_rule: The contract where they may not: pixels, boxes, rows-and-columns or legacy; see
-            `multiobj_data.overlap`.
+            `multiobj_data.composition.overlap`.
         max_iou: For boxes: largest intersection over union of two tight boxes.
         margin: For boxes: least distance in pixels.
         background: plain, noise or grid, with constants if wanted; see `Background`.

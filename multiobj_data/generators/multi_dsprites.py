@@ -9,14 +9,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from multiobj_data.colours import COLOUR_WORDS, is_grey, parse_colours
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.placement import Source
 from multiobj_data.configuration import UNRECORDED
-from multiobj_data.counts import Counts
 from multiobj_data.errors import InfeasibleError, UsageError, did_you_mean, quoted
 from multiobj_data.factors import Choice, Law, Minus, Product, Uniform, parse_law
+from multiobj_data.factors.colours import COLOUR_WORDS, is_grey, parse_colours
+from multiobj_data.factors.laws import TOLERANCE, Condition
 from multiobj_data.generators.flat import FlatGenerator
-from multiobj_data.laws import TOLERANCE, Condition
-from multiobj_data.placement import Source
 from multiobj_data.sprites import shapes
 from multiobj_data.sprites.dsprites_file import FileLaw, PlacedFromFile, load_dsprites
 from multiobj_data.sprites.rendered import PlacedShapes, Position, describe

@@ -9,16 +9,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from multiobj_data.composition.drawing import Blend
+from multiobj_data.composition.overlap import Placed
+from multiobj_data.composition.placement import place
+from multiobj_data.composition.resize import Filter
+from multiobj_data.composition.scale import Scale
 from multiobj_data.configuration import UNRECORDED
-from multiobj_data.drawing import Blend
 from multiobj_data.errors import UsageError
 from multiobj_data.factors import Law, Minus
+from multiobj_data.factors.laws import Condition
 from multiobj_data.generators.flat import FlatGenerator
-from multiobj_data.laws import Condition
-from multiobj_data.overlap import Placed
-from multiobj_data.placement import place
-from multiobj_data.resize import Filter
-from multiobj_data.scale import Scale
 from multiobj_data.sprites.bank import tight_boxes
 from multiobj_data.sprites.digits import DigitSource, load_digits
 from multiobj_data.sprites.scaled import ScaledSprites

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from multiobj_data.counts import Counts
+from multiobj_data.composition.counts import Counts
 from multiobj_data.errors import InfeasibleError, UsageError
 from multiobj_data.rendering.bodies import BOX, CONE, CYLINDER, SHAPES, outer_radius
 from multiobj_data.rendering.raycasting import render

@@ -9,11 +9,11 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from multiobj_data.composition.overlap import Placed
 from multiobj_data.errors import UsageError
 from multiobj_data.factors import Law, Minus, Values
+from multiobj_data.factors.laws import Condition
 from multiobj_data.generators.flat import FlatGenerator
-from multiobj_data.laws import Condition
-from multiobj_data.overlap import Placed
 from multiobj_data.sprites.bank import Sprites as Bank
 
 CODES = {"circle": 0, "square": 1, "diamond": 2}

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from multiobj_data.blocks.stacking import CENTRE_OF_MASS, CURVED_SUPPORT, NONE, Stacks, stack
-from multiobj_data.counts import Counts, weighted
+from multiobj_data.composition.counts import Counts, weighted
 from multiobj_data.errors import UsageError
 from multiobj_data.rendering.bodies import SHAPES, outer_radius
 from multiobj_data.rendering.raycasting import render

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from multiobj_data.colours import hsv_to_rgb
 from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.factors.colours import hsv_to_rgb
 from multiobj_data.rendering.textures import TEXTURES
 from multiobj_data.rendering.world import SKY, SURFACES, WALL_X, WALL_Y, Light, World, unit_circle
 

@@ -16,8 +16,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from multiobj_data.composition.resize import resize
 from multiobj_data.errors import DataError, UsageError
-from multiobj_data.resize import resize
 
 logger = logging.getLogger(__name__)
 

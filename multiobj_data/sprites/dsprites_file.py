@@ -16,10 +16,10 @@ from typing import IO
 
 import numpy as np
 
+from multiobj_data.composition.overlap import Placed
 from multiobj_data.errors import DataError, UsageError
+from multiobj_data.factors.laws import Condition, Law, Values, close, column
 from multiobj_data.files import explain_os_errors, replacing, sha256_of
-from multiobj_data.laws import Condition, Law, Values, close, column
-from multiobj_data.overlap import Placed
 from multiobj_data.sprites.bank import Sprites, tight_boxes
 from multiobj_data.sprites.dsprites_archive import CANVAS, LATENTS, NAME, NOT_NPY, WHERE, Archive, read_header
 from multiobj_data.sprites.rendered import ColouredShapes

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from multiobj_data.colours import colour_code, rgb_to_hsv
+from multiobj_data.composition.overlap import Overlap, Placed
 from multiobj_data.factors import Law
-from multiobj_data.overlap import Overlap, Placed
+from multiobj_data.factors.colours import colour_code, rgb_to_hsv
 from multiobj_data.sprites import shapes
 from multiobj_data.sprites.bank import Sprites
 

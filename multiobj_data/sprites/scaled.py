@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from multiobj_data.resize import Filter, resize
-from multiobj_data.scale import Scale
+from multiobj_data.composition.resize import Filter, resize
+from multiobj_data.composition.scale import Scale
 from multiobj_data.sprites.bank import Sprites, tight_boxes
 
 _MEMORY = 1 << 30  # bytes of sprites to keep; beyond that all are forgotten and the collection begins anew

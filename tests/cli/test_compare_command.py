@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 
 N = 60
 

@@ -13,7 +13,7 @@ import torch
 from multiobj_data import Prediction
 from multiobj_data.loading import batches, open_dataset
 from multiobj_data.predictions import write_predictions
-from multiobj_data.shards import ImageLayout
+from multiobj_data.shards.hdf5 import ImageLayout
 
 N = 40
 
@@ -74,8 +74,8 @@ number = 3
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from multiobj_data.generation import generate
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
 
     folder = tmp_path_factory.mktemp("data") / "digits"
     generate(Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 20, "test": N}), folder)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from multiobj_data import open_dataset
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 
 SETTINGS = {"counts": "0,1,2", "canvas": 32, "overlap": False}
 

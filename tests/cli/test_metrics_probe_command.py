@@ -14,8 +14,8 @@ from multiobj_data.predictions import write_predictions
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """120 scenes of digits; predictions whose codes are the centres of the true masks; and some without codes."""
-    from multiobj_data.generation import generate
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
 
     folder = tmp_path_factory.mktemp("probe")
     generate(Plan.create("multi-mnist", {"digits": "bundled"}, splits={"test": 120}), folder / "digits")

@@ -30,8 +30,8 @@ SHORT = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from multiobj_data.generation import generate
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
 
     folder = tmp_path_factory.mktemp("data") / "digits"
     generate(Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 300, "test": 90}), folder)

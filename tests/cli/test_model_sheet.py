@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from cli.slot_pictures import _around, can_walk, draw_slot_model, mosaic, reconstruction_rows, walk
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 from multiobj_data.scenes import Prediction
 from reference_models.checkpoints import build_model
 

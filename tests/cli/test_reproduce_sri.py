@@ -14,7 +14,7 @@ from cli.reproduction.tables import find_table
 from metrics import METRICS
 from metrics.structure import StructureRule, structure_accuracy
 from multiobj_data.errors import DataError
-from multiobj_data.plan import draw_scenes
+from multiobj_data.generation.plan import draw_scenes
 
 TABLES = ["sri-table1", "sri-table2", "sri-table3", "sri-table4"]
 SMOKE = ("--scale", "smoke", "--device", "cpu", "--threads", 1)

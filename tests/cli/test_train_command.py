@@ -14,8 +14,8 @@ COMMON = ("--batch-size", 16, "--evaluate-every", 3, "--checkpoint-every", 3, "-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    from multiobj_data.generation import generate
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
 
     folder = tmp_path_factory.mktemp("data") / "digits"
     generate(Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 64, "test": 20}), folder)

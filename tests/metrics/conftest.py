@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from multiobj_data.generation import generate
-from multiobj_data.plan import Plan
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 from multiobj_data.scenes import Prediction, Scenes
 
 SIZE, MOST = 12, 3

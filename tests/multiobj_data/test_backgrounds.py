@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from multiobj_data.backgrounds import Background
+from multiobj_data.composition.backgrounds import Background
 from multiobj_data.errors import UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.multi_dsprites import MultiDSprites
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plan import draw_scenes
-from multiobj_data.verification import differences
 
 DIGITS = MultiMNIST(counts="0-2", digits="bundled")
 RGB = Sprites(colours="rgb")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from multiobj_data.colours import parse_colours
+from multiobj_data.composition.overlap import Collisions, Overlap
+from multiobj_data.composition.placement import Rules, lay_out
+from multiobj_data.factors.colours import parse_colours
 from multiobj_data.generators.multi_dsprites import MultiDSprites
 from multiobj_data.generators.sprites import PlacedSprites, SpriteLaw, all_sprites
-from multiobj_data.overlap import Collisions, Overlap
-from multiobj_data.placement import Rules, lay_out
 from multiobj_data.sprites import shapes
 from multiobj_data.sprites.rendered import PlacedShapes
 
@@ -122,7 +122,7 @@ def test_late_colours_have_their_law_whatever_was_rejected():
 
 def test_keeping_freed_memory_changes_no_scene():
     script = (
-        "import numpy as np; from multiobj_data.memory import keep_freed_memory; {};"
+        "import numpy as np; from multiobj_data.composition.memory import keep_freed_memory; {};"
         "from multiobj_data.generators.sprites import Sprites;"
         "print(int(Sprites().scenes(np.random.default_rng(0), 256).image.astype(np.int64).sum()))"
     )

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from multiobj_data.colours import COLOUR_WORDS, HSV, Grey, colour_code, hsv_to_rgb, parse_colours, rgb_to_hsv
 from multiobj_data.errors import UsageError
 from multiobj_data.factors import Choice, Uniform
+from multiobj_data.factors.colours import (
+    COLOUR_WORDS,
+    HSV,
+    Grey,
+    colour_code,
+    hsv_to_rgb,
+    parse_colours,
+    rgb_to_hsv,
+)
 
 TRIPLES = np.concatenate(
     [

@@ -5,20 +5,20 @@ from typing import Literal
 
 import pytest
 
-from multiobj_data.backgrounds import Background
 from multiobj_data.checks import check_generator
-from multiobj_data.colours import parse_colours
+from multiobj_data.composition.backgrounds import Background
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.scale import Scale
 from multiobj_data.configuration import UNRECORDED, build, parse_assignments, recorded
-from multiobj_data.counts import Counts
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.factors import parse_law
-from multiobj_data.generation import generate
+from multiobj_data.factors.colours import parse_colours
+from multiobj_data.factors.regions import Region
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plan import Plan
 from multiobj_data.plugins import names, resolve
 from multiobj_data.presets import find_preset, presets
-from multiobj_data.regions import Region
-from multiobj_data.scale import Scale
 
 
 @dataclass(frozen=True)

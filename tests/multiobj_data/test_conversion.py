@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multiobj_data import conversion
 from multiobj_data.checks import scene_problems
-from multiobj_data.conversion import convert, rows_a_shard
 from multiobj_data.errors import DataError, MobjError, UsageError
-from multiobj_data.journal import Journal
+from multiobj_data.loaders import conversion
+from multiobj_data.loaders.conversion import convert, rows_a_shard
 from multiobj_data.loaders.preparing import Selection
 from multiobj_data.loaders.protocols import find_protocol
 from multiobj_data.loaders.sets import find_files, find_set
 from multiobj_data.loaders.streams import RecordStream, Request
 from multiobj_data.loading import open_dataset
-from multiobj_data.manifest import Manifest
+from multiobj_data.shards.journal import Journal
+from multiobj_data.shards.manifest import Manifest
 
 ROWS = 7
 
@@ -224,7 +224,7 @@ def test_or_around_the_manifest(source, tmp_path, whole, function, monkeypatch):
         raise StoppedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"multiobj_data.conversion.{function}", failing)
+        patch.setattr(f"multiobj_data.loaders.conversion.{function}", failing)
         with pytest.raises(StoppedError):
             run(source, tmp_path / "set")
     run(source, tmp_path / "set")

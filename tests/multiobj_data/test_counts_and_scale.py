@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from multiobj_data.counts import Counts
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.scale import Scale
 from multiobj_data.errors import UsageError
 from multiobj_data.randomness import BLOCK, block_rng
-from multiobj_data.scale import Scale
 
 
 def counts_of(text, n, seed=0):

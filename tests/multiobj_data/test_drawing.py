@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from multiobj_data.drawing import Layer, draw
-from multiobj_data.placement import place
+from multiobj_data.composition.drawing import Layer, draw
+from multiobj_data.composition.placement import place
 from multiobj_data.sprites.bank import Sprites
 
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multiobj_data.colours import parse_colours
-from multiobj_data.compose import Stage
-from multiobj_data.counts import Counts
-from multiobj_data.drawing import draw
+from multiobj_data.composition.arrangement import Stage
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.drawing import draw
+from multiobj_data.composition.overlap import Overlap
+from multiobj_data.composition.placement import Rules
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.factors import Choice, Minus, Product, Uniform, check_law
+from multiobj_data.factors.colours import parse_colours
+from multiobj_data.factors.regions import Region
 from multiobj_data.files import sha256_of
-from multiobj_data.overlap import Overlap
-from multiobj_data.placement import Rules
-from multiobj_data.regions import Region
 from multiobj_data.sprites import dsprites_archive, dsprites_file
 from multiobj_data.sprites.bank import Sprites, tight_boxes
 from multiobj_data.sprites.dsprites_file import FileLaw, PlacedFromFile, load_dsprites

@@ -12,13 +12,13 @@ from contextlib import nullcontext
 import joblib
 import pytest
 
-from multiobj_data import executors
 from multiobj_data.errors import DataError, MobjError, UsageError
-from multiobj_data.executors import in_processes, on_cluster
-from multiobj_data.generation import generate, tasks_of
-from multiobj_data.manifest import MANIFEST, Manifest
-from multiobj_data.plan import Plan
-from multiobj_data.verification import verify
+from multiobj_data.generation import executors
+from multiobj_data.generation.executors import in_processes, on_cluster
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate, tasks_of
+from multiobj_data.generation.verification import verify
+from multiobj_data.shards.manifest import MANIFEST, Manifest
 
 distributed = pytest.importorskip("distributed")
 
@@ -185,7 +185,9 @@ def test_what_a_worker_lacks_is_said_in_one_sentence(
         assert plan.sources == {"secret": "here"}
         (tmp_path / "secret").write_text("there")
     else:
-        client.run(_hide, {"toolkit": "multiobj_data.executors", "plugin": "waiting_generator"}[lacking])
+        client.run(
+            _hide, {"toolkit": "multiobj_data.generation.executors", "plugin": "waiting_generator"}[lacking]
+        )
     try:
         with on_cluster(cluster.scheduler_address) as run, pytest.raises(kind, match=sentence):
             generate(plan, tmp_path / "d", run=run)
@@ -268,7 +270,7 @@ def test_workers_may_grow_by_what_they_keep():
 def _flag_after_a_shard():
     from joblib.externals.loky import process_executor
 
-    from multiobj_data.memory import keep_workers_that_grow
+    from multiobj_data.composition.memory import keep_workers_that_grow
 
     keep_workers_that_grow()
     return process_executor._USE_PSUTIL

@@ -18,14 +18,14 @@ from multiobj_data.exports.formats import export
 from multiobj_data.exports.rle import encode
 from multiobj_data.exports.subset import columns_of, json_values
 from multiobj_data.files import sha256_of
-from multiobj_data.generation import generate
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
+from multiobj_data.generation.verification import differences
 from multiobj_data.loading import GeneratedScenes, open_dataset
-from multiobj_data.manifest import Manifest, ShardRecord, SplitRecord
-from multiobj_data.plan import Plan
 from multiobj_data.rendering.bodies import SHAPES
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import config_attributes, encode_shard, shard_name
-from multiobj_data.verification import differences
+from multiobj_data.shards.hdf5 import config_attributes, encode_shard, shard_name
+from multiobj_data.shards.manifest import Manifest, ShardRecord, SplitRecord
 
 WITH_FOLDER = ["parquet", "webdataset", "tfds", "npz", "coco"]
 

@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import pytest
 
-from multiobj_data.conversion import convert
 from multiobj_data.exports.about import About, field_text
 from multiobj_data.exports.formats import export
+from multiobj_data.loaders.conversion import convert
 from multiobj_data.loaders.preparing import Selection
 from multiobj_data.loaders.protocols import find_protocol, protocols
 from multiobj_data.loaders.sets import PUBLIC_SETS, find_files, find_set
 from multiobj_data.loaders.streams import RecordStream, Request
-from multiobj_data.manifest import CONVERTED, Manifest
+from multiobj_data.shards.manifest import CONVERTED, Manifest
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from multiobj_data.colours import HSV, Grey, parse_colours
 from multiobj_data.errors import InfeasibleError, UsageError
 from multiobj_data.factors import Choice, Minus, Mixture, Only, Product, Uniform, check_law, parse_law
-from multiobj_data.regions import Region
+from multiobj_data.factors.colours import HSV, Grey, parse_colours
+from multiobj_data.factors.regions import Region
 
 SHAPE = Choice("shape", (0, 1, 2))
 SCALE = Choice("scale", (0.5, 0.6, 0.7, 0.8), weights=(1, 2, 3, 4))

@@ -5,11 +5,11 @@ import pytest
 
 from multiobj_data.checks import check_generator, scene_problems
 from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.multi_dsprites import MultiDSprites
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plan import draw_scenes
-from multiobj_data.verification import differences
 
 DIGITS = MultiMNIST(digits="bundled")
 DSPRITES = MultiDSprites()

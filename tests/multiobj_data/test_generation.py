@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from multiobj_data import plan as plan_module
 from multiobj_data.configuration import UNRECORDED
 from multiobj_data.errors import DataError, MobjError, UsageError, VerificationError
-from multiobj_data.generation import generate
+from multiobj_data.generation import plan as plan_module
+from multiobj_data.generation.plan import Plan, draw_blocks, plan_of
+from multiobj_data.generation.running import generate
+from multiobj_data.generation.verification import differences, regenerate, verify
 from multiobj_data.generators.multi_mnist import MultiMNIST
-from multiobj_data.journal import hold_lock
 from multiobj_data.loading import open_dataset
-from multiobj_data.manifest import Manifest
-from multiobj_data.plan import Plan, draw_blocks, plan_of
-from multiobj_data.verification import differences, regenerate, verify
+from multiobj_data.shards.journal import hold_lock
+from multiobj_data.shards.manifest import Manifest
 
 
 def files_of(folder):

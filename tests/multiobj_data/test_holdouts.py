@@ -5,12 +5,12 @@ import pytest
 from scipy import stats
 
 from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.multi_dsprites import MultiDSprites
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plan import draw_scenes
 from multiobj_data.sprites.digits import load_digits
-from multiobj_data.verification import differences
 
 SQUARE, ELLIPSE, HEART = 1, 2, 3
 NINE = MultiDSprites(counts="2", colours="red,green,blue", canvas=48, amodal=False)  # nine kinds of objects

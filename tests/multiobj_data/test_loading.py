@@ -11,13 +11,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from multiobj_data.errors import DataError, UsageError, VerificationError
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.verification import differences
 from multiobj_data.loading import GeneratedScenes, batches, find_split, open_dataset
-from multiobj_data.manifest import Manifest, ShardRecord
-from multiobj_data.plan import Plan
 from multiobj_data.scenes import Scenes
+from multiobj_data.shards.manifest import Manifest, ShardRecord
 from multiobj_data.sheet import box_overlaps, contact_sheet, sheet_of
-from multiobj_data.torch_datasets import SceneDataset, SceneStream, stack
-from multiobj_data.verification import differences
+from multiobj_data.tensors.datasets import SceneDataset, SceneStream, stack
 
 ORDERS = [[0], [699, 0, 256, 255, 255, 3], list(range(700)), []]
 

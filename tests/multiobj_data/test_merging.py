@@ -9,11 +9,11 @@ import sys
 import pytest
 
 from cli import main as cli_main
-from multiobj_data import merging
 from multiobj_data.errors import DataError, MobjError, UsageError
-from multiobj_data.generation import generate
-from multiobj_data.merging import commands_for_missing, merge, survey
-from multiobj_data.plan import Plan
+from multiobj_data.generation import merging
+from multiobj_data.generation.merging import commands_for_missing, merge, survey
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 
 
 def files_of(folder):
@@ -126,7 +126,7 @@ def test_a_finished_data_set_is_a_part_as_well(parts, small_dataset, tmp_path):
 
 def with_other_scenes(plan, folder, shard_range, monkeypatch):
     """Write a range as another version of a library would: other bytes under the same identity."""
-    from multiobj_data import plan as plan_module
+    from multiobj_data.generation import plan as plan_module
 
     draw = plan_module.draw_blocks
     monkeypatch.setattr(plan_module, "draw_blocks", lambda *a: [scenes[::-1] for scenes in draw(*a)])
@@ -240,7 +240,7 @@ def test_a_shard_that_changes_under_the_copy_is_not_taken(parts, tmp_path):
 
 
 def test_two_merges_into_one_folder_do_not_mix(parts, tmp_path):
-    from multiobj_data.journal import hold_lock
+    from multiobj_data.shards.journal import hold_lock
 
     inventory = survey(parts)
     (tmp_path / "all").mkdir()

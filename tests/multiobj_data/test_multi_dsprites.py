@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from multiobj_data.composition.overlap import Overlap
 from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.generation.plan import draw_scenes
 from multiobj_data.generators.multi_dsprites import MultiDSprites
-from multiobj_data.overlap import Overlap
-from multiobj_data.plan import draw_scenes
 from multiobj_data.plugins import resolve
 from multiobj_data.presets import find_preset
 

@@ -7,13 +7,13 @@ from PIL import Image
 from multiobj_data.checks import check_generator, scene_problems
 from multiobj_data.configuration import build
 from multiobj_data.errors import InfeasibleError, UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators import multi_mnist
 from multiobj_data.generators.multi_mnist import MultiMNIST
-from multiobj_data.plan import draw_scenes
 from multiobj_data.plugins import BUILT_IN, resolve
 from multiobj_data.sprites import scaled
 from multiobj_data.sprites.digits import load_digits
-from multiobj_data.verification import differences
 
 BUNDLED = MultiMNIST(digits="bundled")
 VARIANTS = {

@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
+from multiobj_data.composition.overlap import Overlap
+from multiobj_data.composition.placement import place
 from multiobj_data.errors import UsageError
-from multiobj_data.overlap import Overlap
-from multiobj_data.placement import place
 from multiobj_data.sprites.bank import Sprites
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from multiobj_data.composition.overlap import Overlap, Placed
+from multiobj_data.composition.placement import Rules, estimate_acceptance, lay_out, place
 from multiobj_data.errors import InfeasibleError
-from multiobj_data.overlap import Overlap, Placed
-from multiobj_data.placement import Rules, estimate_acceptance, lay_out, place
 from multiobj_data.sprites.bank import Sprites
 
 CORNER = Sprites.cut(np.array([[[9, 9], [9, 0]]], np.uint8))  # three pixels: an L

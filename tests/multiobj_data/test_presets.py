@@ -8,7 +8,7 @@ import pytest
 from multiobj_data.checks import scene_problems
 from multiobj_data.configuration import build, recorded
 from multiobj_data.errors import UsageError
-from multiobj_data.plan import draw_scenes
+from multiobj_data.generation.plan import draw_scenes
 from multiobj_data.plugins import resolve
 from multiobj_data.presets import find_preset, presets
 

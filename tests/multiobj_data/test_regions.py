@@ -4,9 +4,9 @@ import pickle
 import numpy as np
 import pytest
 
-from multiobj_data.colours import COLOUR_WORDS, colour_code
 from multiobj_data.errors import UsageError
-from multiobj_data.regions import Region
+from multiobj_data.factors.colours import COLOUR_WORDS, colour_code
+from multiobj_data.factors.regions import Region
 
 SHAPES = {"square": 0, "ellipse": 1, "heart": 2, "light star": 5}
 VOCABULARY = {

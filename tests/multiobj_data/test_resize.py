@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multiobj_data.resize import resize
+from multiobj_data.composition.resize import resize
 
 
 @pytest.mark.parametrize("kind", ["nearest", "bilinear", "bicubic"])

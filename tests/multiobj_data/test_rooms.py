@@ -6,10 +6,10 @@ import pytest
 
 from multiobj_data.checks import scene_problems
 from multiobj_data.errors import UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.rooms import FOCAL, Rooms
-from multiobj_data.plan import draw_scenes
 from multiobj_data.randomness import block_rng
-from multiobj_data.verification import differences
 
 BOX, CYLINDER, SPHERE, CONE = range(4)
 SKY, FLOOR, WALL_X, WALL_Y = range(4)

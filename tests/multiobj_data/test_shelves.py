@@ -4,8 +4,8 @@ import os
 import pytest
 
 from multiobj_data.errors import DataError, MobjError
-from multiobj_data.journal import Journal
-from multiobj_data.shelves import resume
+from multiobj_data.loaders.shelves import resume
+from multiobj_data.shards.journal import Journal
 
 
 @pytest.mark.parametrize(

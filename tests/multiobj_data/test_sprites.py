@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from multiobj_data.errors import UsageError
+from multiobj_data.generation.plan import draw_scenes
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plan import draw_scenes
 
 CIRCLE, SQUARE, DIAMOND = range(3)
 ONE = Sprites(counts="1", amodal=True)

@@ -11,24 +11,24 @@ import numpy as np
 import pytest
 import torch
 
-from multiobj_data.backgrounds import Background
-from multiobj_data.compose import Arrangement
-from multiobj_data.drawing import Blend, Layer
+from multiobj_data.composition.arrangement import Arrangement
+from multiobj_data.composition.backgrounds import Background
+from multiobj_data.composition.drawing import Blend, Layer
+from multiobj_data.composition.placement import place
 from multiobj_data.errors import UsageError
-from multiobj_data.generation import generate
+from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.flat import FlatGenerator
 from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.loading import GeneratedScenes, open_dataset
-from multiobj_data.placement import place
-from multiobj_data.plan import Plan
 from multiobj_data.plugins import BUILT_IN
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
 from multiobj_data.sprites.bank import Sprites
-from multiobj_data.torch_datasets import SceneStream, TensorStream
-from multiobj_data.torch_drawing import paint_on, painted, unpainted
-from multiobj_data.torch_parcel import Parcel
-from multiobj_data.verification import differences
+from multiobj_data.tensors.datasets import SceneStream, TensorStream
+from multiobj_data.tensors.drawing import paint_on, painted, unpainted
+from multiobj_data.tensors.parcel import Parcel
 
 CPU = torch.device("cpu")
 DEVICES = [

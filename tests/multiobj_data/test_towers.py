@@ -6,10 +6,10 @@ import pytest
 
 from multiobj_data.checks import scene_problems
 from multiobj_data.errors import UsageError
+from multiobj_data.generation.plan import draw_scenes
+from multiobj_data.generation.verification import differences
 from multiobj_data.generators.towers import Towers
-from multiobj_data.plan import draw_scenes
 from multiobj_data.randomness import block_rng
-from multiobj_data.verification import differences
 
 BOX, CYLINDER, SPHERE = 0, 1, 2
 VARIANTS = {

@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run `two_processes` once; return the folder that it fills."""
-    from multiobj_data.generation import generate
-    from multiobj_data.plan import Plan
+    from multiobj_data.generation.plan import Plan
+    from multiobj_data.generation.running import generate
 
     folder = tmp_path_factory.mktemp("two")
     generate(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multiobj_data.conversion import convert
 from multiobj_data.errors import DataError, UsageError
+from multiobj_data.loaders.conversion import convert
 from multiobj_data.loaders.preparing import Selection
 from multiobj_data.loaders.protocols import find_protocol
 from multiobj_data.loaders.sets import find_set

@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from multiobj_data.conversion import convert
 from multiobj_data.errors import DataError
 from multiobj_data.exports.formats import export
+from multiobj_data.loaders.conversion import convert
 from multiobj_data.loaders.preparing import Selection
 from multiobj_data.loaders.protocols import find_protocol
 from multiobj_data.loaders.streams import Request

@@ -20,13 +20,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from multiobj_data.errors import UsageError
+from multiobj_data.generation.plan import Plan, draw_block
 from multiobj_data.generators.base import Generator
 from multiobj_data.generators.flat import FlatGenerator
 from multiobj_data.loading import GeneratedScenes, Indices, SceneSource
-from multiobj_data.plan import Plan, draw_block
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
-from multiobj_data.torch_drawing import Painted, TorchScenes, Unpainted, painted, unpainted
+from multiobj_data.tensors.drawing import Painted, TorchScenes, Unpainted, painted, unpainted
 
 FIELDS = ("image", "count", "segments", "boxes", "present", "amodal")
 

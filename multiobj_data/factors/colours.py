@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 
 from multiobj_data.errors import UsageError, did_you_mean, quoted
-from multiobj_data.factors import Choice, Law, Uniform, Values
-from multiobj_data.laws import TOLERANCE, close, column, parse_number
+from multiobj_data.factors.laws import TOLERANCE, Law, Values, close, column, parse_number
+from multiobj_data.factors.single import Choice, Uniform
 
 COLOUR = "colour"  # the factor's name
 COLOUR_WORDS: dict[str, int] = {

@@ -10,9 +10,15 @@ from typing import Any
 
 from multiobj_data.errors import DataError, UsageError
 from multiobj_data.files import explain_os_errors, write_atomically
-from multiobj_data.journal import Journal, is_whole, read_whole_journals, refuse_difference, stray_shards
 from multiobj_data.loaders.preparing import Prepared
-from multiobj_data.manifest import CONVERTED, ShardRecord
+from multiobj_data.shards.journal import (
+    Journal,
+    is_whole,
+    read_whole_journals,
+    refuse_difference,
+    stray_shards,
+)
+from multiobj_data.shards.manifest import CONVERTED, ShardRecord
 
 Holds = Callable[[Sequence[Mapping[str, Any]], Mapping[str, str]], int]
 
@@ -46,9 +52,9 @@ def resume(
 
     Args:
         folder: The data set's folder, locked.
-        identity: What is converted; see `multiobj_data.conversion.convert`.
+        identity: What is converted; see `multiobj_data.loaders.conversion.convert`.
         notes: As in the journal.
-        holds: `multiobj_data.conversion.SceneStream.holds`.
+        holds: `multiobj_data.loaders.conversion.SceneStream.holds`.
 
     Raises:
         DataError: If the journal of the earlier run is damaged.

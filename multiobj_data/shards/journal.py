@@ -1,6 +1,6 @@
 """What makes a run resumable and alone: a lock, and a journal of finished shards.
 
-A journal's first line says which data set it is; each other line is a `multiobj_data.plan.Finished`. A shard is
+A journal's first line says which data set it is; each other line is a `generation.plan.Finished`. A shard is
 renamed into place, then its line is appended. A run that is killed between the two writes that one shard again.
 Each range of an array job has a lock and a journal of its own.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors, sha256_of
-from multiobj_data.manifest import ShardRecord
+from multiobj_data.shards.manifest import ShardRecord
 from multiobj_data.version import __version__
 
 
@@ -60,7 +60,7 @@ class Journal:
     Args:
         folder: The data set's folder.
         shard_range: ``(i, n)``; each range has a journal of its own.
-        identity: As `multiobj_data.plan.Plan.identity`; the first line.
+        identity: As `multiobj_data.generation.plan.Plan.identity`; the first line.
         notes: What the manifest will note; kept so that `mobj merge` needs no generator.
     """
 

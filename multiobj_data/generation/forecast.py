@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from multiobj_data.generation import tasks_of
+from multiobj_data.generation.plan import Plan, draw_blocks
+from multiobj_data.generation.running import tasks_of
 from multiobj_data.generators.base import call_optional
-from multiobj_data.plan import Plan, draw_blocks
 from multiobj_data.randomness import BLOCK
-from multiobj_data.shards import encode_shard
+from multiobj_data.shards.hdf5 import encode_shard
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Forecast:
 
 
 def forecast(plan: Plan, workers: int, shard_range: tuple[int, int] = (0, 1)) -> Forecast:
-    """Estimate what `multiobj_data.generation.generate` would do with the same arguments.
+    """Estimate what `multiobj_data.generation.running.generate` would do with the same arguments.
 
     Raises:
         InfeasibleError: If the overlap contract cannot be met.

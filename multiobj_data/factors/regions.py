@@ -13,9 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from multiobj_data.colours import COLOUR_WORDS, colour_code, in_gamut
 from multiobj_data.errors import UsageError, did_you_mean, quoted
-from multiobj_data.laws import TOLERANCE, Values, column, parse_number
+from multiobj_data.factors.colours import COLOUR_WORDS, colour_code, in_gamut
+from multiobj_data.factors.laws import TOLERANCE, Values, column, parse_number
 
 Words: TypeAlias = Mapping[str, int]
 Vocabulary: TypeAlias = Mapping[str, Words | None]
@@ -104,7 +104,7 @@ class Region:
 
         Args:
             values: Every factor of `names`, numbers ``[n]``; a factor with colour words may be RGB float ``[n, 3]``,
-                which is named by `multiobj_data.colours.colour_code`. Other shapes ``[...]`` work alike, and so do
+                which is named by `colours.colour_code`. Other shapes ``[...]`` work alike, and so do
                 the factors of `Scenes`, ``[B, K]``.
 
         Returns:

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from multiobj_data.errors import UsageError, VerificationError
-from multiobj_data.executors import Run, in_processes
 from multiobj_data.files import make_folder
+from multiobj_data.generation.executors import Run, in_processes
+from multiobj_data.generation.plan import Finished, Plan, Task
 from multiobj_data.generators.base import call_optional
-from multiobj_data.journal import (
+from multiobj_data.shards.journal import (
     Journal,
     hold_lock,
     is_whole,
@@ -23,8 +24,7 @@ from multiobj_data.journal import (
     remove_journals,
     stray_shards,
 )
-from multiobj_data.manifest import MANIFEST, Manifest, ShardRecord
-from multiobj_data.plan import Finished, Plan, Task
+from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
 from multiobj_data.version import __version__
 
 Progress = Callable[[int], None]
@@ -46,7 +46,7 @@ def generate(
         plan: What to generate.
         folder: Where; created if need be.
         workers: Processes.
-        run: What writes the shards, e.g. of `multiobj_data.executors.on_cluster`; default: ``workers`` processes.
+        run: What writes the shards, e.g. of `executors.on_cluster`; default: ``workers`` processes.
         shard_range: ``(i, n)``: only every n-th shard from the i-th, for array jobs into one folder.
         on_progress: Called after each shard.
 

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from multiobj_data.composition.overlap import Overlap, Placed
 from multiobj_data.errors import InfeasibleError
-from multiobj_data.laws import Condition
-from multiobj_data.overlap import Overlap, Placed
+from multiobj_data.factors.laws import Condition
 from multiobj_data.sprites.bank import Sprites
 
 MIN_ACCEPTANCE = 1e-5

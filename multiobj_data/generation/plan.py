@@ -16,11 +16,11 @@ from multiobj_data.configuration import build, recorded
 from multiobj_data.errors import DataError, MobjError, UsageError, did_you_mean, quoted
 from multiobj_data.files import write_atomically
 from multiobj_data.generators.base import Generator, call_optional
-from multiobj_data.manifest import CONVERTED, Manifest, ShardRecord, SplitRecord
 from multiobj_data.plugins import foreign_code, resolve
 from multiobj_data.randomness import BLOCK, block_rng
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import config_attributes, encode_shard, shard_name
+from multiobj_data.shards.hdf5 import config_attributes, encode_shard, shard_name
+from multiobj_data.shards.manifest import CONVERTED, Manifest, ShardRecord, SplitRecord
 from multiobj_data.version import __version__
 
 SHARD_ROWS = 16 * BLOCK

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from multiobj_data.compose import Arrangement
-from multiobj_data.drawing import Blend, Layer
+from multiobj_data.composition.arrangement import Arrangement
+from multiobj_data.composition.drawing import Blend, Layer
 from multiobj_data.scenes import Scenes
-from multiobj_data.torch_parcel import Parcel
+from multiobj_data.tensors.parcel import Parcel
 
 Arrays = dict[str, np.ndarray]
 
@@ -239,7 +239,9 @@ def _objects(layers: list[Layer], canvas: int, channels: int) -> Arrays:
         scene[rows] = layer.scene
         corner[rows] = (scene[rows] * (canvas + p) + placed.y) * (canvas + p) + placed.x
         if layer.colour is not None:
-            colour[rows] = np.rint(np.float32(255) * layer.colour)  # as multiobj_data.drawing rounds it
+            colour[rows] = np.rint(
+                np.float32(255) * layer.colour
+            )  # as multiobj_data.composition.drawing rounds it
     return {"tile": tile, "scene": scene, "corner": corner, "colour": colour}
 
 

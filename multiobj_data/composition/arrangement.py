@@ -2,7 +2,7 @@
 
 `arrange` decides what is in each scene and where; `Arrangement.paint` turns that into pictures and truth.
 Between the two nothing is random, so that painting may as well be done on a GPU
-(`multiobj_data.torch_drawing`).
+(`multiobj_data.tensors.drawing`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from multiobj_data.backgrounds import Backdrop
-from multiobj_data.counts import Counts
-from multiobj_data.drawing import Blend, Drawing, Layer, draw, plain_canvas
-from multiobj_data.overlap import Placed
-from multiobj_data.placement import Layouts, Rules, Source, lay_out
+from multiobj_data.composition.backgrounds import Backdrop
+from multiobj_data.composition.counts import Counts
+from multiobj_data.composition.drawing import Blend, Drawing, Layer, draw, plain_canvas
+from multiobj_data.composition.overlap import Placed
+from multiobj_data.composition.placement import Layouts, Rules, Source, lay_out
 from multiobj_data.scenes import Scenes
 
 
@@ -31,7 +31,7 @@ class Arrangement:
         scene_factors: What is stored of the scenes: name -> ``[N, ...]``.
         ground: uint8 ``[N, C]``, the colour behind the objects.
         canvas: Side in pixels.
-        blend: How objects are put on the canvas; see `multiobj_data.drawing.draw`.
+        blend: How objects are put on the canvas; see `multiobj_data.composition.drawing.draw`.
         amodal: Whether to keep each object's own pixels.
         tone: uint8 ``[256]``, applied to the painted objects; ``None`` leaves them as they are.
         backdrop: What the background does to the painted scene.

@@ -2,7 +2,7 @@
 
 Scenes come in the order of the source and go to their splits one by one, so that nobody knows beforehand how many
 shards there will be. Shards are therefore written as ``part-SPLIT-NNNNN.h5`` and get their names (``...-of-NNNNN``)
-when the source has been read to its end; the manifest is last. What an interrupted run left: `multiobj_data.shelves`.
+when the source has been read to its end; the manifest is last. What an interrupted run left: `shelves`.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from multiobj_data.composition.memory import keep_freed_memory
 from multiobj_data.errors import DataError
 from multiobj_data.files import explain_os_errors, make_folder, write_atomically
-from multiobj_data.journal import Journal, hold_lock, is_whole, refuse_difference, remove_journals
 from multiobj_data.loaders.preparing import Prepared, collect
-from multiobj_data.manifest import CONVERTED, MANIFEST, Manifest, ShardRecord, SplitRecord
-from multiobj_data.memory import keep_freed_memory
-from multiobj_data.shards import config_attributes, encode_shard, open_shard, shard_name
-from multiobj_data.shelves import Shelf, part_name, resume
+from multiobj_data.loaders.shelves import Shelf, part_name, resume
+from multiobj_data.shards.hdf5 import config_attributes, encode_shard, open_shard, shard_name
+from multiobj_data.shards.journal import Journal, hold_lock, is_whole, refuse_difference, remove_journals
+from multiobj_data.shards.manifest import CONVERTED, MANIFEST, Manifest, ShardRecord, SplitRecord
 from multiobj_data.version import __version__
 
 MOST_ROWS = 4096
 _SHARD_BYTES = 1 << 25  # a shard is in memory, several times, while it is written, and every split has one
-_CHUNK = 32  # `multiobj_data.shards` compresses label maps by so many scenes
+_CHUNK = 32  # `multiobj_data.shards.hdf5` compresses label maps by so many scenes
 _BATCH = 256  # scenes joined at a time
 
 Progress = Callable[[int], None]

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from multiobj_data.overlap import Placed
+from multiobj_data.composition.overlap import Placed
 
 Blend = Literal["add", "over"]
 

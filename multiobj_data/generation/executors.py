@@ -25,11 +25,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from multiobj_data.composition.memory import keep_freed_memory, keep_workers_that_grow
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors
+from multiobj_data.generation.plan import Finished, Plan, Task
 from multiobj_data.generators.base import call_optional
-from multiobj_data.memory import keep_freed_memory, keep_workers_that_grow
-from multiobj_data.plan import Finished, Plan, Task
 from multiobj_data.plugins import foreign_code
 from multiobj_data.version import __version__
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from multiobj_data.errors import DataError, UsageError
 from multiobj_data.files import sha256_of
-from multiobj_data.journal import first_difference, read_whole_journals, stray_shards
-from multiobj_data.manifest import MANIFEST, Manifest, ShardRecord
-from multiobj_data.plan import Finished, Task, shard_tasks
+from multiobj_data.generation.plan import Finished, Task, shard_tasks
+from multiobj_data.shards.journal import first_difference, read_whole_journals, stray_shards
+from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
 
 _IDENTITY = {
     "dataset": str, "generator": str, "config": dict, "seed": int, "splits": dict, "shard_rows": int, "sources": dict
@@ -24,7 +24,7 @@ class Part:
 
     Attributes:
         folder: Where it is.
-        identity: Which data set, as `multiobj_data.plan.Plan.identity`.
+        identity: Which data set, as `multiobj_data.generation.plan.Plan.identity`.
         finished: File name -> what the journal or the manifest says of the shard.
         ranges: The ranges ``(i, n)`` that were begun here.
         notes: What the manifest is to note.

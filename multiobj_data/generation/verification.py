@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from multiobj_data.files import sha256_of
-from multiobj_data.journal import stray_shards
-from multiobj_data.manifest import Manifest
-from multiobj_data.plan import Plan, draw_scenes
+from multiobj_data.generation.plan import Plan, draw_scenes
 from multiobj_data.randomness import BLOCK
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards import ImageLayout, open_shard, read_scenes
+from multiobj_data.shards.hdf5 import ImageLayout, open_shard, read_scenes
+from multiobj_data.shards.journal import stray_shards
+from multiobj_data.shards.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def regenerate(
     Args:
         folder: The data set.
         manifest: Its manifest.
-        plan: Its plan, as `multiobj_data.plan.plan_of` returns it.
+        plan: Its plan, as `multiobj_data.generation.plan.plan_of` returns it.
         share: Share of blocks of 256 scenes, in (0, 1]; at least one block a split.
         rng: Chooses the blocks.
 

@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the bytes of the shards, as `multiobj_data.plan.Plan.identity`."""
+        """Everything that decides the bytes of the shards, as `multiobj_data.generation.plan.Plan.identity`."""
         names = ("dataset", "generator", "config", "seed", "shard_rows", "sources")
         return {name: getattr(self, name) for name in names} | {
             "splits": {name: split.rows for name, split in self.splits.items()}

@@ -14,12 +14,12 @@ from typing import Any
 
 from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors, make_folder, replacing, temporary_of
-from multiobj_data.journal import Journal, hold_lock, is_whole, remove_journals
-from multiobj_data.manifest import MANIFEST, Manifest, ShardRecord
-from multiobj_data.parts import Inventory, Part, read_part, refuse_mixture, take_inventory
-from multiobj_data.plan import split_records
+from multiobj_data.generation.parts import Inventory, Part, read_part, refuse_mixture, take_inventory
+from multiobj_data.generation.plan import split_records
 from multiobj_data.plugins import resolve
-from multiobj_data.shards import open_shard
+from multiobj_data.shards.hdf5 import open_shard
+from multiobj_data.shards.journal import Journal, hold_lock, is_whole, remove_journals
+from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
 from multiobj_data.version import __version__
 
 Progress = Callable[[int], None]

@@ -1,0 +1,1 @@
+"""Scenes as PyTorch tensors: datasets, endless streams, drawing on a GPU."""
