@@ -24,9 +24,10 @@ from multiobj_data.scenes import Prediction
 from reference_models.air_settings import AIRConfig
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
 from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise
+from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import share_pixels, tight_boxes
 from reference_models.parts.objects.baselines import shifted
-from reference_models.parts.objects.constraints import Layout, number_terms
+from reference_models.parts.objects.constraints import Layout
 from reference_models.parts.objects.counts import presence_of, stick_breaking
 from reference_models.parts.objects.estimators import Enumeration
 from reference_models.parts.objects.evidence import Evidence, Latent
@@ -110,11 +111,8 @@ class AIR(SceneModel):
         self.decision_prior = c.build_decision_prior()
         self.baseline = c.build_baseline(pixels, self.latents)
         self.estimator = c.build_estimator()
-        self.placing, self.likelihood, self.penalties = (
-            c.build_placing(),
-            c.build_likelihood(),
-            c.build_penalties(),
-        )
+        self.placing, self.likelihood = c.build_placing(), c.build_likelihood()
+        self.regulariser = c.build_regulariser()
         self._initialise()
 
     def _initialise(self) -> None:
@@ -277,7 +275,7 @@ class AIR(SceneModel):
         terms, exists = self.estimator(self.evidence(images, q), noise.uniform)
         unit = {} if self.baseline is None else {"baseline": self.baseline.typical**-2}  # no nats squared
         loss = Loss(terms, unit)
-        return loss + self.penalty(q, exists) if self.has_penalties else loss
+        return loss + self.penalty(q, exists) if self.regulariser else loss
 
     def negative_elbo(self, images: Tensor, noise: Tensor) -> Loss:
         """Return the negative ELBO, exact over N and with one sample of z, whatever the model is trained with.
@@ -323,32 +321,21 @@ class AIR(SceneModel):
         expected: Tensor = self.baseline(image, shifted(q.z, self.first[-self.latents :]))
         return expected
 
-    @property
-    def has_penalties(self) -> bool:
-        """Whether anything but the ELBO is asked for."""
-        return bool(self.penalties or self.config.allowed_counts)
-
     def penalty(self, q: Posterior, exists: Tensor) -> Loss:
-        """Return the structural regularisers (Xu et al. 2019, eq. 6): what q does against what is known.
+        """Return the structural regularisers of B rows (Xu et al. 2019, eq. 6).
 
         Args:
             q: Of B rows.
             exists: How far each object exists, ``[B, K]``.
         """
         c = self.config
-        height, width, _ = self.image_shape
-        layout = Layout(
-            self.windows(q.z[..., :WHERE]), exists, (height, width), c.size_range, c.size_tolerance
+        canvas = self.image_shape[:2]
+        windows = self.windows(q.z[..., :WHERE])
+        of_rows = self.regulariser(
+            Layout(windows, exists, canvas, c.size_range, c.size_tolerance), q.decisions
         )
-        terms = {name: constraint(layout).relu() for name, (constraint, _) in self.penalties.items()}
-        weights = {name: weight for name, (_, weight) in self.penalties.items()}
-        if c.allowed_counts:
-            terms["number"], margin = number_terms(q.decisions, c.allowed_counts, c.number_form)
-            terms["number_margin"] = margin.expand(len(q.z))
-            weights |= {"number": c.number_weight, "number_margin": c.margin_weight}
-        return Loss(
-            {name: _per_image(term, self.estimator.particles) for name, term in terms.items()}, weights
-        )
+        terms = {name: _per_image(term, self.estimator.particles) for name, term in of_rows.terms.items()}
+        return Loss(terms, of_rows.weights)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return all parameters; a baseline's apart, which learns at its own rate and is clipped by itself."""
@@ -398,16 +385,10 @@ class AIR(SceneModel):
         return objects * there[:, :, None, None, None].to(objects.dtype)
 
     def _noise(self, n: int, generator: torch.Generator) -> Tensor:
-        return self._draw(torch.randn, n, self.latents, generator=generator)
+        return draw(torch.randn, (n, self.config.max_objects, self.latents), generator, like=self.first)
 
     def _uniform(self, n: int, generator: torch.Generator) -> Tensor:
-        return self._draw(torch.rand, n, generator=generator)
-
-    def _draw(self, kind: Any, n: int, *sizes: int, generator: torch.Generator) -> Tensor:
-        dtype = next(self.parameters()).dtype
-        shape = (n, self.config.max_objects, *sizes)
-        noise: Tensor = kind(shape, generator=generator, device=generator.device, dtype=dtype)
-        return noise.to(self.device)
+        return draw(torch.rand, (n, self.config.max_objects), generator, like=self.first)
 
 
 def _repeat(rows: Tensor, times: int) -> Tensor:

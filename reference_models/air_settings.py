@@ -16,9 +16,10 @@ from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts.objects import count_priors, estimators
 from reference_models.parts.objects.autoregressive_prior import AutoregressivePrior
 from reference_models.parts.objects.baselines import NeuralBaseline
-from reference_models.parts.objects.constraints import Constraint, parse_constraint
+from reference_models.parts.objects.constraints import parse_constraint
 from reference_models.parts.objects.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
 from reference_models.parts.objects.placing import LogNormalScale, Placing, Squashed
+from reference_models.parts.objects.regulariser import StructuralRegulariser
 
 ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
     "enumerate": lambda config: estimators.Enumeration(),
@@ -134,7 +135,7 @@ class AIRConfig(ModelConfig):
         if self.estimator == "vimco" and self.particles < 2:
             raise UsageError(f"air: vimco needs at least 2 particles, got {self.particles}.")
         self._check_count_prior()
-        self.build_penalties()
+        self.build_regulariser()
 
     def _check_number(self, name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -216,9 +217,15 @@ class AIRConfig(ModelConfig):
             GaussianLikelihood(self.likelihood_sd) if self.likelihood == "gaussian" else BernoulliLikelihood()
         )
 
-    def build_penalties(self) -> dict[str, tuple[Constraint, float]]:
-        """Return the constraints by name, each with its coefficient."""
+    def build_regulariser(self) -> StructuralRegulariser:
+        """Return what the posterior is asked for beside the ELBO."""
         parsed = dict(parse_constraint(text) for text in self.constraints)
         if len(parsed) < len(self.constraints):
             raise UsageError(f"air: constraints: {', '.join(self.constraints)} names one twice.")
-        return {name: (plugins.resolve("constraints", name), weight) for name, weight in parsed.items()}
+        return StructuralRegulariser(
+            {name: (plugins.resolve("constraints", name), weight) for name, weight in parsed.items()},
+            self.allowed_counts,
+            self.number_form,
+            self.number_weight,
+            self.margin_weight,
+        )

@@ -19,6 +19,7 @@ from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.emorl_settings import EfficientMORLConfig
 from reference_models.parts.nets import kl_to_standard_normal
+from reference_models.parts.noise import draw
 from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import masked
 from reference_models.parts.slots.early_gradients import differentiated
@@ -29,7 +30,6 @@ from reference_models.parts.slots.hierarchy import (
     SlotPriors,
     sample_slots,
 )
-from reference_models.parts.slots.noise import draw
 from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.refinement import Refinement
 from reference_models.slot_vae import Segregated, SegregationModel

@@ -21,12 +21,12 @@ from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.genesis_settings import GenesisConfig
 from reference_models.parts.nets import mlp
+from reference_models.parts.noise import draw
 from reference_models.parts.objects.evidence import Latent
 from reference_models.parts.slots.answers import slot_prediction
 from reference_models.parts.slots.components import ComponentDecoder, ComponentEncoder
 from reference_models.parts.slots.gated_convs import GatedDecoder, GatedEncoder
 from reference_models.parts.slots.geco import balanced
-from reference_models.parts.slots.noise import draw
 from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import bounded_normal
 from reference_models.parts.slots.sequential_attention import (

@@ -18,12 +18,12 @@ from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.parts.nets import kl_to_standard_normal, standard_normal_log_density
+from reference_models.parts.noise import draw, uniform_of
 from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import UPSAMPLING, BroadcastDecoder, masked
 from reference_models.parts.slots.colouring import Kernel
 from reference_models.parts.slots.encoders import AttentionEncoder, ColouringEncoder, SlotEncoder
 from reference_models.parts.slots.geco import balanced
-from reference_models.parts.slots.noise import draw, uniform_of
 from reference_models.parts.slots.slot_attention import First
 from reference_models.slot_vae import Segregated, SegregationModel
 from reference_models.slot_vae_settings import AutoregressiveConfig, require_multiple

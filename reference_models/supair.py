@@ -21,6 +21,7 @@ from torch.nn.functional import logsigmoid
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
 from reference_models.parts.nets import mlp
+from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import tight_boxes
 from reference_models.parts.objects.backgrounds import BlackBackground
 from reference_models.parts.objects.counts import at_least, presence_of, stick_breaking
@@ -223,9 +224,8 @@ class SuPAIR(SceneModel):
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw the noise of one training step on ``n`` images: standard normal ``[n, K, 4]``."""
-        dtype = next(self.parameters()).dtype
         shape = (n, self.config.max_objects, POSE)
-        return torch.randn(shape, generator=generator, device=generator.device, dtype=dtype).to(self.device)
+        return draw(torch.randn, shape, generator, like=next(self.parameters()))
 
     def objective(self, images: Tensor, noise: Tensor) -> Loss:
         """Return the negative ELBO in nats, exact over N, and over the order where it is inferred (eq. 9).

@@ -173,26 +173,29 @@ def _share(good: int, n: int) -> str:
     return f"{100 * good / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
-VARIANCES = {"variance_of_norm": "Var |g|", "trace": "trace"}
+VARIANCES = {"variance_of_norm": "Var of norm", "trace": "trace", "count_trace": "of it from N"}
 
 
 def variance_rows(table: Table, groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
-    """Return header and lines: by group of parameters the norm's variance, the paper's and ours, and the trace."""
+    """Return header and lines: the paper's figure and ours, by group of parameters."""
     parts = list(table.variance.get("groups", {}))
     header = ["form", "estimator"]
     for part in parts:
         if any(part in figures for figures in table.variance["published"].values()):
             header.append(f"{part}: Var of norm, paper")
-        header += [f"{part}: Var of norm", f"{part}: trace"]
+        header += [f"{part}: {title}" for title in VARIANCES.values()]
     lines = []
     for group in groups:
-        found = [result["variance"] for result in group.results.values() if result["variance"]]
-        for estimator in found[0]["estimators"] if found else ():
+        measured = [result["variance"] for result in group.results.values() if result["variance"]]
+        found = [each["estimators"] for each in measured]
+        for estimator in found[0] if found else ():
             line = [group.form, estimator]
             for part in parts:
                 paper = table.variance["published"].get(estimator, {}).get(part)
                 ours = [
-                    Summary.of([each["estimators"][estimator][part][figure] for each in found])
+                    Summary.of(
+                        [each[estimator][part][figure] for each in found if figure in each[estimator][part]]
+                    )
                     for figure in VARIANCES
                 ]
                 if f"{part}: Var of norm, paper" in header:

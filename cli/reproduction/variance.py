@@ -1,4 +1,9 @@
-"""Variance of every estimator's gradient at the same trained parameters (AIR report, table 1)."""
+"""Variance of every estimator's gradient at the same trained parameters (AIR report, table 1).
+
+Two draws differ in z, which is reparameterised, and in N, which estimators treat in their different ways. By the law of
+total variance the trace is the sum of both shares. An estimator without bias has the enumerated gradient as its
+mean given z, so that the share of N is the trace of its difference from that one at the same z.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from cli.reproduction.tables import Scale
 from multiobj_data.files import to_json, write_atomically
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from multiobj_data.loading import SceneSource
     from reference_models.air import AIR
@@ -56,7 +61,8 @@ def measure_variance(
         "batch": len(images),
         "baseline_steps": scale.baseline_steps,
     }
-    key = {**identity, **result, "groups": {name: list(prefixes) for name, prefixes in groups.items()}}
+    prefixes = {name: list(those) for name, those in groups.items()}
+    key = {**identity, **result, "groups": prefixes, "shares": ["count"]}
     found: dict[str, Any] = {}
     for estimator in ESTIMATORS:
         path = folder / f"variance-{estimator}.json"
@@ -92,13 +98,31 @@ def _of_estimator(
     if model.baseline is not None:
         learn_baseline(model, train_source, len(images), scale.baseline_steps)
     model.eval()  # no annealing, and NVIL's moments stay
-    found = gradient_variance(
-        lambda generator: model.loss(images, generator).total,
-        parameters_by_prefix(model, groups),
-        draws=scale.draws,
-        seed=_BATCH,
+    chosen = parameters_by_prefix(model, groups)
+    whole = gradient_variance(
+        lambda generator: model.loss(images, generator).total, chosen, scale.draws, _BATCH
     )
-    return {name: asdict(figures) for name, figures in found.items()}
+    figures = {name: asdict(found) for name, found in whole.items()}
+    if model.estimator.particles == 1:  # several have another mean
+        of_count = gradient_variance(
+            lambda generator: beyond_enumeration(model, images, generator), chosen, scale.draws, _BATCH
+        )
+        for name, found in of_count.items():
+            figures[name] |= {"count_trace": found.trace, "count_trace_stderr": found.trace_stderr}
+    return figures
+
+
+def beyond_enumeration(model: AIR, images: Tensor, generator: Generator) -> Tensor:
+    """Return a loss whose gradient is the estimate less the exact expectation over N, given one sample of z.
+
+    Args:
+        model: With any estimator of one particle.
+        images: uint8 ``[B, H, W, C]``.
+        generator: Draws z and N.
+    """
+    x = model.as_float(images)
+    noise = model.draw(len(images), generator)
+    return model.objective(x, noise).total - model.negative_elbo(x, noise.z).total
 
 
 def with_estimator(model_id: str, trained: AIR, estimator: str) -> AIR:

@@ -37,7 +37,9 @@ def variance_sentence(protocol: Mapping[str, int]) -> str:
         f"Gradients at the same trained parameters on one batch of {batch} test scenes, {draws:,} draws each, of the "
         f"loss's mean over the batch (of its sum: times {batch**2:,}). `baseline` and `nvil`: their baseline learnt "
         f"{learnt:,} steps at these parameters first; it is in no group. Var of norm is the report's figure; the trace "
-        "of the covariance is the estimator's true variance."
+        "of the covariance is the estimator's true variance; what of it comes from drawing N is the trace of the "
+        "difference from the enumerated gradient at the same z (of `concrete`, which is biased, that of its "
+        "relaxation; of `vimco` not known, as its mean is another)."
     )
 
 

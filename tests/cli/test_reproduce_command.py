@@ -164,9 +164,45 @@ def test_variances_of_all_estimators_stand_beside_the_reports(mobj, tmp_path):
     assert (found["draws"], found["batch"]) == (4, 16)
     trace = {name: groups["inference"]["trace"] for name, groups in found["estimators"].items()}
     assert trace["enumerate"] < trace["score-function"]
+    of_n = {name: groups["inference"].get("count_trace") for name, groups in found["estimators"].items()}
+    assert of_n.pop("vimco") is None
+    assert of_n.pop("enumerate") < 1e-9 * trace["enumerate"]  # rounding
+    assert max(of_n.values()) == of_n["score-function"] > 0
     # Estimators of the same sampled N agree on the decoder, whose gradient no estimator of N touches.
     decoder = [found["estimators"][name]["generative"]["trace"] for name in ("score-function", "nvil", "mvd")]
     assert decoder[1:] == pytest.approx(decoder[:1] * 2, rel=1e-5)
+
+
+def test_the_variance_of_z_and_that_of_n_add_up():
+    import torch
+
+    from cli.reproduction.variance import beyond_enumeration
+    from metrics.estimators import gradient_variance, parameters_by_prefix
+    from reference_models.checkpoints import build_model
+
+    tiny = {
+        "lstm_size": 8,
+        "hidden_size": 8,
+        "what_size": 2,
+        "window_size": 4,
+        "filters": (),
+        "presence_bias": 0.0,
+    }
+    model = build_model("air", {"estimator": "score-function", **tiny}, (12, 12, 1), seed=0).eval()
+    images = torch.randint(256, (4, 12, 12, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    chosen = parameters_by_prefix(model, {"inference": ["find", "lstm"]})
+
+    def trace(loss):
+        return gradient_variance(loss, chosen, draws=200)["inference"]
+
+    def exact(generator):
+        x = model.as_float(images)
+        return model.negative_elbo(x, model.draw(len(x), generator).z).total
+
+    whole = trace(lambda generator: model.loss(images, generator).total)
+    of_z, of_n = trace(exact), trace(lambda generator: beyond_enumeration(model, images, generator))
+    assert of_n.trace > 4 * of_n.trace_stderr
+    assert whole.trace == pytest.approx(of_z.trace + of_n.trace, abs=4 * whole.trace_stderr)
 
 
 def test_baselines_learn_and_the_model_stays_as_it_is(finished):

@@ -48,7 +48,7 @@ def test_every_cell_can_be_built_for_its_data(name, cell):
     most = int(preset.settings["counts"].replace("-", ",").split(",")[-1])
     assert model.config.max_objects >= most  # or the true count could not be found
     if cell.row == "AIR-ASR":
-        assert model.has_penalties
+        assert model.regulariser
     if allowed := getattr(model.config, "allowed_counts", ()):
         assert ",".join(map(str, allowed)) == preset.settings["counts"]
     enumerates = getattr(model.config, "estimator", "enumerate") == "enumerate"  # SuPAIR always does

@@ -1,4 +1,4 @@
-"""The noise that slot models draw."""
+"""The noise that models draw."""
 
 from __future__ import annotations
 
