@@ -175,9 +175,10 @@ class Places:
 
 def _entry(entry: Span) -> tuple[str, Feature | None]:
     """Return a map entry's name and feature; ``None`` for a feature without a list."""
-    names = list(_messages(entry, 1))
+    name = ""
     try:
-        name = names[-1].tobytes().decode() if names else ""
+        for part in _messages(entry, 1):  # the last wins, but protobuf looks at all
+            name = part.tobytes().decode()
     except UnicodeDecodeError:
         raise MalformedError("expected feature names in UTF-8, got other bytes.") from None
     kind = 0

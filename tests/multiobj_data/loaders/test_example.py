@@ -189,6 +189,11 @@ def test_any_bytes_are_read_or_refused_as_by_protobuf(wire, payload):
     check(field(1, field(1, field(1, b"a") + field(2, payload))), wire)
 
 
+@pytest.mark.parametrize("names", [(b"\xff", b"a"), (b"a", b"\xff"), (b"a", b"b")])
+def test_every_name_of_an_entry_is_looked_at_and_the_last_counts(wire, names):
+    check(field(1, field(1, b"".join(field(1, name) for name in names) + field(2, b""))), wire)
+
+
 @QUICK
 @hypothesis.given(st.data())
 def test_damaged_examples_are_read_or_refused_as_by_protobuf(wire, data):
