@@ -3,7 +3,7 @@
 An Example holds Features (field 1), a map (field 1) of names (field 1) to a Feature (field 2), which is a list of
 bytes (field 1), floats (2) or whole numbers (3), whose values are field 1. The last of repeated map keys wins; parts
 of a repeated message are joined, which on the wire is to put them one after the other; unknown fields are skipped
-(Protocol Buffers' encoding guide).
+(Protocol Buffers' encoding guide), but in an entry of the map, where nobody writes any, they are refused.
 
 The public multi-object sets store *one string of one byte per pixel*: three bytes on the wire, ``0a 01 xx``. Their
 values are a strided view of the payload; the others are walked value by value, in time and memory linear in them.
@@ -175,19 +175,37 @@ class Places:
 
 def _entry(entry: Span) -> tuple[str, Feature | None]:
     """Return a map entry's name and feature; ``None`` for a feature without a list."""
-    name = ""
-    try:
-        for part in _messages(entry, 1):  # the last wins, but protobuf looks at all
-            name = part.tobytes().decode()
-    except UnicodeDecodeError:
-        raise MalformedError("expected feature names in UTF-8, got other bytes.") from None
+    name, features_of = "", []
+    for number, wire, start, stop in _walk(entry):
+        if wire != _LENGTH or number not in (
+            1,
+            2,
+        ):  # protobuf's implementations differ in what they make of it
+            raise MalformedError(
+                f"expected a name and a feature in an entry, got type {wire} of field {number}."
+            )
+        part = Span(entry.buffer, start, stop)
+        if number == 1:
+            name = _name(part)  # the last wins, but every one must be a name
+        else:
+            features_of.append(part)
     kind = 0
     parts: list[Span] = []
-    for number, body in _fields(_joined(entry, 2)):
+    for number, body in _fields(_join(features_of)):
         if number in KINDS:  # one of the three lists: the last kind wins, its parts are joined
-            parts = [*parts, body] if number == kind else [body]
+            if kind not in (0, number):
+                Feature(kind, _join(parts)).values()  # must be whole all the same
+                parts = []
+            parts.append(body)
             kind = number
     return name, Feature(kind, _join(parts)) if kind else None
+
+
+def _name(text: Span) -> str:
+    try:
+        return text.tobytes().decode()
+    except UnicodeDecodeError:
+        raise MalformedError("expected feature names in UTF-8, got other bytes.") from None
 
 
 def _messages(body: Span, wanted: int) -> Iterator[Span]:
@@ -199,7 +217,12 @@ def _joined(body: Span, wanted: int) -> Span:
 
 
 def _join(parts: list[Span]) -> Span:
-    return parts[0] if len(parts) == 1 else Span.of(b"".join(part.tobytes() for part in parts))
+    if len(parts) == 1:
+        return parts[0]
+    for part in parts:  # each must be whole by itself: halves of fields could fit together
+        for _ in _walk(part):
+            pass
+    return Span.of(b"".join(part.tobytes() for part in parts))
 
 
 def _fields(body: Span) -> Iterator[tuple[int, Span]]:
@@ -210,7 +233,10 @@ def _fields(body: Span) -> Iterator[tuple[int, Span]]:
 
 
 def _walk(body: Span) -> Iterator[tuple[int, int, int, int]]:
-    """Walk a message: number, wire type, and where the content is of each field that is in no group."""
+    """Walk a message: number, wire type, and where the content is of each field that is in no group.
+
+    Of a group, which nothing here has, its beginning.
+    """
     buffer, at, end = body
     groups: list[int] = []  # open ones, the innermost last
     while at < end:
@@ -237,7 +263,7 @@ def _walk(body: Span) -> Iterator[tuple[int, int, int, int]]:
             raise MalformedError(
                 f"expected {at - start:,} bytes of field {number}, got {max(0, end - start):,}."
             )
-        if not groups:
+        if len(groups) == (wire == _GROUP):
             yield number, wire, start, at
     if groups:
         raise MalformedError(f"expected the end of group {groups[-1]}, got the end of its message.")

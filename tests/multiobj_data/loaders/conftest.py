@@ -75,7 +75,12 @@ def example(features):
 
 def parsed(payload):
     """What protobuf reads: name -> (kind, list)."""
+    from google.protobuf.message import DecodeError
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
     message = example_class().FromString(payload)
+    if any((field.field_number, field.wire_type) == (1, 2) for field in UnknownFieldSet(message.features)):
+        raise DecodeError("an entry with fields besides its name and feature")
     kinds = {"bytes_list": 1, "float_list": 2, "int64_list": 3}
     return {
         name: (kinds[kind], list(getattr(feature, kind).value))

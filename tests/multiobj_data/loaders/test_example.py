@@ -194,6 +194,24 @@ def test_every_name_of_an_entry_is_looked_at_and_the_last_counts(wire, names):
     check(field(1, field(1, b"".join(field(1, name) for name in names) + field(2, b""))), wire)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        field(1, b"a")
+        + field(2, field(1, field(1, b"x") + b"\x0a") + field(1, b"\x01y")),  # halves in two parts
+        field(1, b"a")
+        + field(2, field(1, b"\x0a\x05") + field(3, field(1, b"\x07"))),  # what another kind replaces
+        field(1, b"a") + field(2, field(2, field(1, b"\x00")) + field(3, field(1, b"\x07"))),
+        field(6, b"a") + field(2, field(3, field(1, b"\x07"))),  # the name's tag is another
+        field(1, b"a") + b"\x13\x14" + field(2, b""),  # a group
+    ],
+)
+def test_entries_damaged_in_their_structure_are_refused(wire, entry):
+    with pytest.raises(DataError):
+        parse_example(field(1, field(1, entry)))
+    check(field(1, field(1, entry)), wire)
+
+
 @QUICK
 @hypothesis.given(st.data())
 def test_damaged_examples_are_read_or_refused_as_by_protobuf(wire, data):
