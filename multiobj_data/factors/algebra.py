@@ -102,13 +102,8 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Minus:
-    """A law without the values inside a region or another law: rows inside are drawn anew.
-
-    Raises:
-        UsageError: ``other`` speaks of a factor that ``law`` does not draw.
-        InfeasibleError: On sampling, where fewer than 1 in 100,000 candidates remain.
-    """
+class _Conditioned:
+    """A law, and a region or another law that says which of its values may come."""
 
     law: Law
     other: Condition
@@ -120,6 +115,16 @@ class Minus:
     def names(self) -> tuple[str, ...]:
         """The names of the law."""
         return self.law.names
+
+
+@dataclass(frozen=True)
+class Minus(_Conditioned):
+    """A law without the values inside a region or another law: rows inside are drawn anew.
+
+    Raises:
+        UsageError: ``other`` speaks of a factor that ``law`` does not draw.
+        InfeasibleError: On sampling, where fewer than 1 in 100,000 candidates remain.
+    """
 
     def sample(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
         """Return ``n`` rows of the law that are outside."""
@@ -131,24 +136,13 @@ class Minus:
 
 
 @dataclass(frozen=True)
-class Only:
+class Only(_Conditioned):
     """A law within a region or another law: only rows inside are kept.
 
     Raises:
         UsageError: ``other`` speaks of a factor that ``law`` does not draw.
         InfeasibleError: On sampling, where fewer than 1 in 100,000 candidates remain.
     """
-
-    law: Law
-    other: Condition
-
-    def __post_init__(self) -> None:
-        _check_known(self.law, self.other)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the law."""
-        return self.law.names
 
     def sample(self, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
         """Return ``n`` rows of the law that are inside."""

@@ -177,10 +177,8 @@ def _entry(entry: Span) -> tuple[str, Feature | None]:
     """Return a map entry's name and feature; ``None`` for a feature without a list."""
     name, features_of = "", []
     for number, wire, start, stop in _walk(entry):
-        if wire != _LENGTH or number not in (
-            1,
-            2,
-        ):  # protobuf's implementations differ in what they make of it
+        is_known = wire == _LENGTH and number in (1, 2)
+        if not is_known:  # protobuf's implementations differ in what they make of it
             raise MalformedError(
                 f"expected a name and a feature in an entry, got type {wire} of field {number}."
             )
