@@ -11,7 +11,7 @@ is left to sample is continuous and reparameterised, and the gradient is that of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import share_pixels, tight_boxes
 from reference_models.parts.objects.baselines import shifted
 from reference_models.parts.objects.constraints import Layout
-from reference_models.parts.objects.counts import presence_of, stick_breaking
+from reference_models.parts.objects.counts import doubting, presence_of, stick_breaking
 from reference_models.parts.objects.estimators import Enumeration
 from reference_models.parts.objects.evidence import Evidence, Latent
 from reference_models.parts.objects.eye import Eye
@@ -208,6 +208,10 @@ class AIR(SceneModel):
         step = self.training_step if self.training else float("inf")
         return self.config.decision_prior_at(step)
 
+    @torch.compiler.disable
+    def _scheduled_doubt(self, like: Tensor) -> Tensor:
+        return like.new_tensor(self.config.doubt_at(self.training_step))
+
     def prior_count(self, like: Tensor) -> Categorical:
         """Return p(N) before anything is known of the objects, with the type and device of ``like``."""
         decisions, _ = self.priors(like.new_zeros(1, self.config.max_objects, self.latents))
@@ -272,7 +276,10 @@ class AIR(SceneModel):
             noise: See `Noise`.
         """
         q = self.infer(images, noise.z)
-        terms, exists = self.estimator(self.evidence(images, q), noise.uniform)
+        evidence = self.evidence(images, q)
+        if self.config.doubt:
+            evidence = replace(evidence, decisions=doubting(q.decisions, self._scheduled_doubt(q.decisions)))
+        terms, exists = self.estimator(evidence, noise.uniform)
         unit = {} if self.baseline is None else {"baseline": self.baseline.typical**-2}  # no nats squared
         loss = Loss(terms, unit)
         return loss + self.penalty(q, exists) if self.regulariser else loss

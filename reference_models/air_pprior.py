@@ -22,6 +22,7 @@ class AIRpPriorConfig(AIRConfig):
     count_prior: Literal["geometric", "per-step", "categorical", "learned", "autoregressive"] = (
         "autoregressive"
     )
+    doubt: float = 0.01  # ours: a learnable prior on the number does not speak against blank windows
     placing: Literal["log-normal", "squashed"] = "squashed"  # ASR code
     object_scale: float = 0.269  # ASR code: sigmoid(-1), 13.4 of 50 pixels
     object_scale_sd: float = 0.2236  # ASR code: variance 0.05 of the logit

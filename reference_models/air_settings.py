@@ -35,6 +35,7 @@ ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
 _SIGNED = ("decoder_bias", "presence_bias", "where_raw_sd")
 _MAY_BE_ZERO = (
     "difference_pool",
+    "doubt",
     "warm_up",
     "anneal_begin",
     "relaxed_ratio",
@@ -73,6 +74,10 @@ class AIRConfig(ModelConfig):
     relaxed_ratio: float = 1.0  # ours: below, more objects are merged than split; 0: count_ratio to the end
     relax_begin: int = 1500  # ours
     relax_steps: int = 2000  # ours
+    # Early on, either answer to "one more?" keeps this probability. Without it, some windows stay blank for good where
+    # counts between those that occur are unlikely: from "four, two of them blank", no small step leads to "two".
+    doubt: float = 0.0
+    doubt_steps: int = 1000  # ours: then it falls for twice as many, linearly
     # Where and what they are
     prior: Literal["standard", "autoregressive"] = "standard"
     learn_scale_prior: bool = False  # ASR code
@@ -134,6 +139,8 @@ class AIRConfig(ModelConfig):
             raise UsageError("air: object_scale must be below 1 where placing is squashed.")
         if self.estimator == "vimco" and self.particles < 2:
             raise UsageError(f"air: vimco needs at least 2 particles, got {self.particles}.")
+        if self.doubt >= 0.5:
+            raise UsageError(f"air: doubt must be below 0.5, where any answer is as good, got {self.doubt}.")
         self._check_count_prior()
         self.build_regulariser()
 
@@ -205,6 +212,10 @@ class AIRConfig(ModelConfig):
             return count_priors.categorical(self.max_objects, self.count_weights)
         kind = count_priors.per_step if self.count_prior == "per-step" else count_priors.geometric
         return kind(self.max_objects, odds)
+
+    def doubt_at(self, step: float) -> float:
+        """Return how much doubt a training step leaves to each decision."""
+        return self.doubt * min(max((3 * self.doubt_steps - step) / (2 * self.doubt_steps), 0.0), 1.0)
 
     def build_placing(self) -> Placing:
         """Return the map from z_where to windows."""

@@ -40,6 +40,21 @@ def stick_breaking(logits: Tensor) -> Categorical:
     return Categorical(logits=go + stop, validate_args=False)
 
 
+def doubting(decisions: Tensor, doubt: Tensor) -> Tensor:
+    """Return the logits of decisions that turn into their opposite with probability ``doubt``.
+
+    Each answer to "is there one more?" keeps at least that probability, so that every number of first objects has a
+    share in the posterior, and is taught to explain the image as well as so many can.
+
+    Args:
+        decisions: Logits ``[..., K]``.
+        doubt: Below 1/2, ``[]``; 0 returns the decisions as they are.
+    """
+    kept, turned = torch.log1p(-doubt), torch.log(doubt)
+    yes, no = logsigmoid(decisions), logsigmoid(-decisions)
+    return torch.logaddexp(yes + kept, no + turned) - torch.logaddexp(no + kept, yes + turned)
+
+
 def at_least(count: Categorical) -> Tensor:
     """Return P(N >= t) for t = 1..K as ``[..., K]``; it never increases with t."""
     return count.probs.flip(-1).cumsum(-1).flip(-1)[..., 1:]

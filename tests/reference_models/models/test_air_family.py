@@ -189,6 +189,8 @@ def test_a_constraint_of_ones_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         ({"estimator": "vimco", "particles": "1"}, "at least 2 particles"),
         ({"placing": "squashed", "object_scale": "1.5"}, "below 1"),
         ({"estimator": "magic"}, "one of enumerate"),
+        ({"doubt": "0.5"}, "below 0.5"),
+        ({"doubt": "-0.1"}, "0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, str], sentence: str) -> None:
@@ -214,6 +216,21 @@ def test_count_prior_tightens_and_is_relaxed_as_training_goes() -> None:
     assert odds(0) == pytest.approx(1.0)
     air = model(**tightening, relaxed_ratio=0.0).train()
     assert odds(10_000) == pytest.approx(1e-4)
+
+
+def test_doubt_teaches_counts_that_the_posterior_rules_out_and_fades() -> None:
+    air = model(doubt=0.1, doubt_steps=10, presence_bias=-60.0).train()
+    x, noise = air.as_float(images()), air.draw(3, rng())
+
+    def felt_by_decoder(step: int) -> float:
+        air.training_step = step
+        (gradient,) = torch.autograd.grad(air.objective(x, noise).total, [air.decode[0].weight])
+        return float(gradient.abs().sum())
+
+    assert felt_by_decoder(0) == felt_by_decoder(10)
+    assert felt_by_decoder(10) > felt_by_decoder(20) > 1e-3
+    assert felt_by_decoder(30) < 1e-12  # nothing exists, by the posterior
+    torch.testing.assert_close(air.objective(x, noise).total, air.negative_elbo(x, noise.z).total)
 
 
 @pytest.mark.parametrize("placing", [LogNormalScale(0.3, 0.2, 0.5), Squashed(0.27, 0.22, 1.0)])

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from reference_models.parts.objects.counts import at_least, geometric_prior, presence_of, stick_breaking
+from reference_models.parts.objects.counts import (
+    at_least,
+    doubting,
+    geometric_prior,
+    presence_of,
+    stick_breaking,
+)
 
 
 @pytest.fixture
@@ -65,3 +71,19 @@ def test_each_object_costs_the_same() -> None:
     log_p = geometric_prior(9, 1e-4).logits  # p(9) is far below the type's epsilon
     torch.testing.assert_close(log_p.diff(), torch.full((9,), math.log(1e-4), dtype=torch.float64))
     torch.testing.assert_close(log_p.exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+
+
+def test_doubt_turns_each_decision_with_its_probability(logits: Tensor) -> None:
+    p = torch.sigmoid(logits)
+    for doubt in (0.0, 1e-6, 0.1, 0.4):
+        turned = torch.sigmoid(doubting(logits, torch.tensor(doubt, dtype=torch.float64)))
+        torch.testing.assert_close(turned, (1 - doubt) * p + doubt * (1 - p))
+    torch.testing.assert_close(doubting(logits, torch.tensor(0.0, dtype=torch.float64)), logits)
+
+
+def test_doubt_of_certain_decisions_has_a_finite_gradient() -> None:
+    for doubt in (0.0, 0.025):
+        logits = torch.tensor([-200.0, -20.0, 0.0, 20.0, 200.0], requires_grad=True)
+        doubting(logits, torch.tensor(doubt)).sum().backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
