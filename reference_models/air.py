@@ -269,7 +269,7 @@ class AIR(SceneModel):
         return Noise(z, self._uniform(rows, generator) if self.estimator.samples else None)
 
     def objective(self, images: Tensor, noise: Noise) -> Loss:
-        """Return the estimated negative ELBO in nats, term by term, and the penalties.
+        """Return the estimated negative ELBO in nats, of q with its doubt, term by term, and the penalties.
 
         Args:
             images: Float ``[B, C, H, W]`` in [0, 1].

@@ -23,8 +23,8 @@ class AIRASRConfig(AIRpPriorConfig):
 class AIRASR(AIR):
     """AIR-pPrior with structural regularisers.
 
-    Differs from the paper: N is enumerated unless another estimator is chosen, and the expectations of the
-    regularisers over N are exact with it.
+    Differs from the paper as AIR-pPrior does; where N is enumerated, the expectations of the regularisers over N are
+    exact, too.
     """
 
     config_type = AIRASRConfig

@@ -33,7 +33,8 @@ class AIRpPriorConfig(AIRConfig):
 class AIRpPrior(AIR):
     """AIR with an autoregressive, learnable prior on presence and place.
 
-    Differs from the paper: N is enumerated unless another estimator is chosen.
+    Differs from the paper: N is enumerated unless another estimator is chosen, and the posterior doubts its
+    decisions early on.
     """
 
     config_type = AIRpPriorConfig
