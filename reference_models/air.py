@@ -205,12 +205,14 @@ class AIR(SceneModel):
 
     @torch.compiler.disable  # the step is another number each time, for which all would be compiled anew
     def _scheduled_decisions(self) -> Tensor:
-        step = self.training_step if self.training else float("inf")
-        return self.config.decision_prior_at(step)
+        return self.config.decision_prior_at(self._scheduled_step())
 
     @torch.compiler.disable
     def _scheduled_doubt(self, like: Tensor) -> Tensor:
-        return like.new_tensor(self.config.doubt_at(self.training_step))
+        return like.new_tensor(self.config.doubt_at(self._scheduled_step()))
+
+    def _scheduled_step(self) -> float:
+        return self.training_step if self.training else float("inf")  # who answers has learnt all there was
 
     def prior_count(self, like: Tensor) -> Categorical:
         """Return p(N) before anything is known of the objects, with the type and device of ``like``."""

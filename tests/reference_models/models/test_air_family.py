@@ -231,6 +231,8 @@ def test_doubt_teaches_counts_that_the_posterior_rules_out_and_fades() -> None:
     assert felt_by_decoder(10) > felt_by_decoder(20) > 1e-3
     assert felt_by_decoder(30) < 1e-12  # nothing exists, by the posterior
     torch.testing.assert_close(air.objective(x, noise).total, air.negative_elbo(x, noise.z).total)
+    air.eval()
+    assert felt_by_decoder(0) < 1e-12  # only training doubts
 
 
 @pytest.mark.parametrize("placing", [LogNormalScale(0.3, 0.2, 0.5), Squashed(0.27, 0.22, 1.0)])
