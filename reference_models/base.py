@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from multiobj_data.configuration import build
 from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction
+from reference_models.denormals import flushed_denormals
 
 ImageShape = tuple[int, int, int]
 """``(H, W, C)`` of the images that a model is built for."""
@@ -215,7 +216,7 @@ class SceneModel(nn.Module, ABC):
         was_training = self.training
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), flushed_denormals():
                 parts = [self.predict_batch(part) for part in some.split(PREDICT_CHUNK)]
         finally:
             self.train(was_training)

@@ -18,6 +18,7 @@ from multiobj_data.loading import SceneSource
 from reference_models.base import SceneModel
 from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
+from reference_models.denormals import flushed_denormals
 from reference_models.runs import Run, TrainingResult
 from reference_models.stacking import Stack
 from reference_models.training import Progress, check_counts, deferred_interrupt, open_run
@@ -82,7 +83,7 @@ def train_together(
                     model_id, batches.of_seed(seed), out, config or {}, validation, resume=resume
                 )
                 team.runs[seed] = folders.enter_context(opened)
-        with deferred_interrupt() as interrupted:
+        with flushed_denormals(), deferred_interrupt() as interrupted:
             team.train(interrupted)
     return {seed: team.errors.get(seed) or team.runs[seed].result() for seed in seeds}
 

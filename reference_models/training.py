@@ -21,6 +21,7 @@ from multiobj_data.shards.journal import hold_lock
 from reference_models.batches import Batches
 from reference_models.checkpoints import build_model
 from reference_models.computing import PLAIN, Computing
+from reference_models.denormals import flushed_denormals
 from reference_models.parallel import ALONE, Workers
 from reference_models.recording import Record
 from reference_models.runs import Run, TrainingResult
@@ -108,6 +109,7 @@ def train(
         computing=computing,
     )
     with (
+        flushed_denormals(),
         opened as run,
         deferred_interrupt() as interrupted,
     ):  # nor is saving disturbed: launchers signal twice
