@@ -2,9 +2,9 @@
 
 An image is N opaque rectangles on a background. What a rectangle shows, and what the background is, are random
 variables of sum-product networks, in which any part that is hidden is integrated out exactly. No code of an
-object's looks has to be inferred: what is left to the guide is how many objects there are and where.
+object's looks has to be inferred: what is left to the guide is where objects would be, and N is summed over.
 
-Of these, N is summed over and the pose is reparameterised, so that the gradient is that of a plain function.
+The pose is reparameterised, so that the gradient is that of a plain function.
 """
 
 from __future__ import annotations
@@ -70,13 +70,19 @@ class Scores(NamedTuple):
     occlusion: Tensor  # [B, Q], how probable it is that so much of it is hidden
     background: Tensor  # [B, K + 1], what is seen of the background past the first n objects
 
+    @property
+    def explained(self) -> Tensor:
+        """What each query adds to the log likelihood, ``[B, Q]``."""
+        return self.objects + self.occlusion
+
 
 class SuPAIR(SceneModel):
     """Sum-Product Attend-Infer-Repeat.
 
-    Differs from the paper: p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and,
-    where every object has a pose, changes nothing else; the entropy of the pose is exact; samples of a patch lie
-    at the centres of its cells.
+    Differs from the paper: N is summed over in the likelihood itself, so that the count is that of Bayes' rule and no
+    q(N | x) has to be learnt (``count=guided`` learns one, as the paper); p(N) and the uniform prior of the pose have
+    their constants, which shifts the ELBO and, where every object has a pose, changes nothing else; the entropy of the
+    pose is exact; samples of a patch lie at the centres of its cells.
 
     Args:
         config: Settings.
@@ -159,6 +165,15 @@ class SuPAIR(SceneModel):
         wide_high, left_top = z_where.split(2, dim=-1)
         return Rectangles(left_top.flip(-1), wide_high.flip(-1).clamp(min=SMALLEST_SIDE))
 
+    def count_of(self, q: Posterior, scores: Scores) -> Categorical:
+        """Return the posterior of N = 0..K, batch ``[B]``: p(N | x, z_where), or the guide's q(N | x)."""
+        if self.config.count == "guided":
+            return q.count
+        prior = self.prior_count().logits.to(scores.background)
+        return Categorical(
+            logits=self.orders.evidence(scores.explained) + scores.background + prior, validate_args=False
+        )
+
     def looks(self, i: int) -> SumProductNetwork:
         """Return the model of what the i-th object looks like."""
         return cast(SumProductNetwork, self.objects[i % len(self.objects)])
@@ -182,7 +197,7 @@ class SuPAIR(SceneModel):
         """Return how well objects at ``z_where [B, K, 4]`` explain ``images [B, C, H, W]`` (eq. 7)."""
         height, width, _ = self.image_shape
         rectangles = self.rectangles(z_where)
-        covered = self._coverage(rectangles)
+        covered = self._hiding(rectangles)
         sampling = rectangles.sampling(self.config.patch_size, height, width)
         visible = visibility(self.orders.queries, sampling, sampling.read_profiles(covered))  # [B, Q, A, A]
         # A patch has A^2 values for the pixels of its rectangle: its log likelihood counts in proportion.
@@ -196,11 +211,17 @@ class SuPAIR(SceneModel):
             background=self._background_log_likelihood(images, uncovered(covered.pixels)),
         )
 
-    def _coverage(self, rectangles: Rectangles) -> Profiles:
+    def _hiding(self, rectangles: Rectangles) -> Profiles:
+        """Return how far each rectangle hides pixels where an image is scored."""
         height, width, _ = self.image_shape
         if self.config.mask == "scatter":
             return rectangles.scattered(self.config.patch_size, height, width)
         return rectangles.coverage(height, width)
+
+    def _covered(self, rectangles: Rectangles) -> Tensor:
+        """Return how far each rectangle covers each pixel where something is drawn: ``[B, K, H, W]``."""
+        height, width, _ = self.image_shape
+        return rectangles.coverage(height, width).pixels
 
     def _objects_log_likelihood(self, patches: Tensor, visible: Tensor) -> Tensor:
         """Return log p of what is seen of ``patches [B, K, C, A, A]`` in each query: ``[B, Q]``."""
@@ -235,9 +256,9 @@ class SuPAIR(SceneModel):
             noise: Standard normal ``[B, K, 4]``.
         """
         q = self.infer(images, noise)
-        count, prior = q.count, self.prior_count()
         scores = self.score(images, q.z)
-        order = self.orders.posterior(scores.objects + scores.occlusion)
+        count, prior = self.count_of(q, scores), self.prior_count()
+        order = self.orders.posterior(scores.explained)
         share = self.orders.shares(count.probs, order)  # [B, Q]
         exists = at_least(count) if self.config.pose_of == "present" else torch.ones_like(q.decisions)
         terms = {
@@ -262,10 +283,11 @@ class SuPAIR(SceneModel):
         x = self.as_float(images)
         noise = noise_of(images, (self.config.max_objects, POSE), like=x)
         q = self.infer(x, torch.zeros_like(noise))
-        count, presence = self._count(q)
+        scores = self.score(x, q.z)
+        count, presence = self._count(q, scores)
         rectangles = self.rectangles(q.z)
         there = (presence >= 0.5).to(x.dtype)[:, :, None, None]
-        masks = visible_parts(self._coverage(rectangles).pixels * there, self._order(x, q))
+        masks = visible_parts(self._covered(rectangles) * there, self._order(scores, count))
         objects, background = self._complete(x, rectangles, masks)
         drawn = rectangles.draw(objects, *self.image_shape[:2])  # [B, K, C, H, W]
         return Prediction(
@@ -280,21 +302,16 @@ class SuPAIR(SceneModel):
             likelihood_kind="elbo; space=density; normalised=false; pixel_range=1; extra_terms=occlusion",
         )
 
-    def _count(self, q: Posterior) -> tuple[Tensor, Tensor]:
+    def _count(self, q: Posterior, scores: Scores) -> tuple[Tensor, Tensor]:
         """Return the count ``[B]`` and a presence ``[B, K]`` that agrees with it."""
         if self.config.count_rule == "mode":
-            return presence_of(q.count)
+            return presence_of(self.count_of(q, scores))
         presence = torch.sigmoid(q.decisions)  # the paper's accuracy: each decision by itself
         return (presence >= 0.5).sum(-1), presence
 
-    def _order(self, images: Tensor, q: Posterior) -> Tensor:
-        """Return the most probable order of the most probable number of objects, front to back: ``[B, K]``."""
-        if self.config.order == "fixed":
-            k = self.config.max_objects
-            return torch.arange(k, device=images.device).expand(len(images), k)
-        scores = self.score(images, q.z)
-        order = self.orders.posterior(scores.objects + scores.occlusion)
-        return self.orders.best(order, q.count.probs.argmax(-1))
+    def _order(self, scores: Scores, count: Tensor) -> Tensor:
+        """Return the most probable order of ``count [B]`` objects, front to back: ``[B, K]``."""
+        return self.orders.best(self.orders.posterior(scores.explained), count)
 
     def _complete(self, images: Tensor, rectangles: Rectangles, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Return the most probable objects ``[B, K, C, A, A]`` and background ``[B, C, H, W]``.
@@ -319,7 +336,7 @@ class SuPAIR(SceneModel):
         windows = rectangles.boxes()
         if self.config.boxes == "window":
             return windows
-        inside = rectangles.coverage(*self.image_shape[:2]).pixels[:, :, None]
+        inside = self._covered(rectangles)[:, :, None]
         tight = tight_boxes((objects - background[:, None]).abs() * inside, self.config.mask_level)
         return torch.where(tight.isfinite(), tight, windows)
 
@@ -345,7 +362,7 @@ class SuPAIR(SceneModel):
         looks = [_without_noise(self.looks(i), n, generator) for i in range(k)]
         objects = rectangles.draw(torch.stack(looks, dim=1).view(n, k, channels, size, size), height, width)
         background = _without_noise(self.background, n, generator).view(n, channels, height, width)
-        pixels = self._coverage(rectangles).pixels * there[:, :, None, None]
+        pixels = self._covered(rectangles) * there[:, :, None, None]
         order = torch.arange(k, device=self.device).expand(n, k)
         return _compose(visible_parts(pixels, order), background.to(objects), objects)
 
@@ -369,7 +386,7 @@ class SuPAIR(SceneModel):
     def _log_occlusion(self, z_where: Tensor) -> Tensor:
         """Return the log probability, up to a constant, of what is hidden of each object: ``[n, K]``."""
         rectangles = self.rectangles(z_where)
-        parts = self._coverage(rectangles).pixels
+        parts = self._covered(rectangles)
         seen = (parts * uncovered(parts)[:, :-1]).sum((-2, -1)) / rectangles.area()
         return self.config.occlusion_rate * (seen - 1)
 

@@ -31,7 +31,10 @@ class SuPAIRConfig(ModelConfig):
     count_prior: Literal["geometric", "per-step", "categorical", "learned"] = "geometric"  # paper, sec. 3.1
     count_ratio: float = 0.4966  # SuPAIR code: log p(n) falls by 0.7 an object
     count_weights: tuple[float, ...] = ()  # of categorical: p(0), p(1), ..., not normalised
-    # The answer: the most probable number, or the paper's, each step's decision rounded by itself.
+    # Inferred: p(N | x, z_where) by Bayes' rule (ours); guided: the guide's q(N | x) (paper, eq. 9). Once that rules a
+    # second object out, nothing teaches the guide any more where it is: on a grid this takes epochs, or for ever.
+    count: Literal["inferred", "guided"] = "inferred"
+    # The answer: the most probable number, or the paper's, each of the guide's decisions rounded by itself.
     count_rule: Literal["mode", "rounded"] = "mode"
     # Where they are; sides and places are fractions of the canvas, so that they fit any image size
     side_range: tuple[float, float] = (0.168, 0.504)  # SuPAIR code: 8.4 to 25.2 of 50 pixels
@@ -87,6 +90,11 @@ class SuPAIRConfig(ModelConfig):
                 raise UsageError(f"supair: {field.name} must be a positive number, got {value}.")
         self._check_ranges()
         self._check_count_prior()
+        if self.count_rule == "rounded" and self.count != "guided":
+            raise UsageError(
+                "supair: count_rule rounded rounds the guide's decisions, and count inferred has none; "
+                "set count=guided, or count_rule=mode."
+            )
         if self.order == "inferred" and self.max_objects > LARGEST_SUM_OVER_ORDERS:
             raise UsageError(
                 f"supair: order inferred sums over the orders of up to {LARGEST_SUM_OVER_ORDERS} objects, "

@@ -65,8 +65,21 @@ class Orders(nn.Module):
         Args:
             values: Log likelihood of what each query explains, ``[B, Q]``.
         """
-        totals = (values @ self.uses.to(values).mT).split(self.sizes, dim=-1)
-        return [total.log_softmax(-1) for total in totals]
+        return [total.log_softmax(-1) for total in self._totals(values)]
+
+    def evidence(self, values: Tensor) -> Tensor:
+        """Return how well the first n objects explain an image, n = 0..K, all orders of n summed over: ``[B, K + 1]``.
+
+        Args:
+            values: As `posterior`'s.
+        """
+        return torch.stack(
+            [total.logsumexp(-1) - math.log(total.shape[-1]) for total in self._totals(values)], dim=-1
+        )
+
+    def _totals(self, values: Tensor) -> tuple[Tensor, ...]:
+        """Return the log likelihood of each order of n objects, n = 0..K."""
+        return (values @ self.uses.to(values).mT).split(self.sizes, dim=-1)
 
     def shares(self, counts: Tensor, posterior: list[Tensor]) -> Tensor:
         """Return how probable it is that each query occurs: ``[B, Q]``.

@@ -26,9 +26,15 @@ SMALL: dict[str, Any] = {
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"order": "inferred"},
+    {"count": "guided"},
     {"shared_objects": False, "order": "inferred", "feedback": True},
     {"background": "black", "count_prior": "learned", "pose_of": "present", "mask": "scatter"},
-    {"object_structure": "structured", "background_structure": "structured", "count_rule": "rounded"},
+    {
+        "object_structure": "structured",
+        "background_structure": "structured",
+        "count": "guided",
+        "count_rule": "rounded",
+    },
 ]
 
 

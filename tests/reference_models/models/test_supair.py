@@ -42,8 +42,8 @@ def test_every_parameter_gets_a_gradient(config: dict[str, Any], shape: tuple[in
 
 
 @pytest.mark.parametrize("config", [{}, {"order": "inferred"}, {"pose_of": "present"}], ids=str)
-def test_elbo_is_the_average_over_sampled_counts(config: dict[str, Any]) -> None:
-    model = supair(**config)
+def test_elbo_of_a_guide_is_the_average_over_sampled_counts(config: dict[str, Any]) -> None:
+    model = supair(count="guided", **config)
     x, noise = model.as_float(images(2)), model.draw(2, rng())
     with torch.no_grad():
         q = model.infer(x, noise)
@@ -57,6 +57,32 @@ def test_elbo_is_the_average_over_sampled_counts(config: dict[str, Any]) -> None
     standard_error = sampled.std(1) / math.sqrt(20000)
     assert (standard_error > 0).all()
     assert ((sampled.mean(1) - elbo).abs() < 4 * standard_error).all()
+
+
+@pytest.mark.parametrize("config", [{}, {"order": "inferred"}], ids=str)
+def test_inferred_count_is_that_of_bayes_rule_and_bounds_best(config: dict[str, Any]) -> None:
+    model, guided = supair(**config), supair(count="guided", **config)
+    x, noise = model.as_float(images()), model.draw(3, rng())
+    with torch.no_grad():
+        q = model.infer(x, noise)
+        guess = [
+            outcome(model, x, q, n) + q.count.logits[:, n] for n in range(4)
+        ]  # log p(x, n, z) - log q(z)
+        joint = torch.stack(guess, dim=-1)
+        torch.testing.assert_close(model.count_of(q, model.score(x, q.z)).probs, joint.softmax(-1))
+        elbo = -model.objective(x, noise).per_image
+        torch.testing.assert_close(elbo, joint.logsumexp(-1))
+        assert (elbo > -guided.objective(x, noise).per_image).all()
+
+
+def test_inferred_count_does_not_hear_the_guide() -> None:
+    for count, hears in (("inferred", False), ("guided", True)):
+        none, every = (decide(supair(count=count), logit) for logit in (-60.0, 60.0))
+        x, noise = none.as_float(images()), none.draw(3, rng())
+        counts = [
+            each.count_of(q := each.infer(x, noise), each.score(x, q.z)).probs for each in (none, every)
+        ]
+        assert torch.equal(*counts) != hears
 
 
 def outcome(model: SuPAIR, x: Tensor, q: Any, n: int) -> Tensor:
@@ -224,9 +250,9 @@ def test_poses_begin_within_their_range_and_keep_to_it() -> None:
 
 
 def test_absent_objects_have_no_pose_where_only_those_present_count() -> None:
-    model = decide(supair(pose_of="present"), -60.0)
+    model = decide(supair(count="guided", pose_of="present"), -60.0)
     assert model.loss(images(), rng()).terms["pose"].abs().max() < 1e-12
-    everywhere = decide(supair(), -60.0)
+    everywhere = decide(supair(count="guided"), -60.0)
     x, noise = everywhere.as_float(images()), everywhere.draw(3, rng())
     q = everywhere.infer(x, noise)
     log_q = torch.distributions.Normal(q.mean, q.log_sd.exp()).entropy().sum((1, 2))
@@ -235,7 +261,7 @@ def test_absent_objects_have_no_pose_where_only_those_present_count() -> None:
 
 
 def test_count_costs_its_divergence_from_the_prior() -> None:
-    model = supair(count_ratio=0.25)
+    model = supair(count="guided", count_ratio=0.25)
     q = model.infer(model.as_float(images()), model.draw(3, rng())).count
     p = torch.tensor([0.25**n for n in range(4)], dtype=torch.float64)
     expected = torch.distributions.kl_divergence(Categorical(q.probs), Categorical(p / p.sum()))

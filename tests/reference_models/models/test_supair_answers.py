@@ -61,17 +61,19 @@ def test_samples_hold_as_many_objects_as_asked() -> None:
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
 def test_prediction_shows_only_the_objects_it_counts(config: dict[str, Any]) -> None:
-    none = decide(supair(**config), -60.0).predict(images())
+    none = decide(supair(**{**config, "count": "guided"}), -60.0).predict(images())
     assert (none.count == 0).all()
     assert (none.masks[:, 0] == 1).all()
-    every = decide(supair(**config), 60.0).predict(images())
+    every = decide(supair(**{**config, "count": "guided"}), 60.0).predict(images())
     assert (every.count == 3).all()
     assert (every.masks[:, 1:].amax((2, 3)) > 0.5).any(1).all()
     assert (every.reconstruction != none.reconstruction).any()
 
 
 def test_objects_and_background_are_completed_from_what_is_seen_of_them() -> None:
-    model = decide(supair(max_objects=2), 60.0)  # both at the same place: 4 x 4 pixels at (3, 2)
+    model = decide(
+        supair(count="guided", max_objects=2), 60.0
+    )  # both at the same place: 4 x 4 pixels at (3, 2)
     place = torch.tensor([(0.4 - 0.3) / 0.3, 0.5, 3 / 9, 2 / 10.8], dtype=torch.float64)
     with torch.no_grad():
         last = model.find[-1]
@@ -92,7 +94,7 @@ def test_objects_and_background_are_completed_from_what_is_seen_of_them() -> Non
 
 
 def test_without_objects_the_background_is_completed() -> None:
-    model = decide(supair(), -60.0)
+    model = decide(supair(count="guided"), -60.0)
     reconstruction = model.predict(images()).reconstruction
     with torch.no_grad():
         expected = model.background.mpe(model.as_float(images()).flatten(1)).clamp(0, 1)
@@ -110,7 +112,7 @@ def test_inferred_order_decides_what_is_painted_in_front() -> None:
         places = {(query.item, tuple(query.front)): i for i, query in enumerate(model.orders.queries)}
         first = total[:, places[0, ()]] + total[:, places[1, (0,)]]
         second = total[:, places[1, ()]] + total[:, places[0, (1,)]]
-        order = model._order(x, q)
+        order = model._order(scores, torch.full((40,), 2))
     assert torch.equal(order[:, 0] == 0, first >= second)
     assert 0 < (first < second).sum() < 40
 
@@ -118,7 +120,7 @@ def test_inferred_order_decides_what_is_painted_in_front() -> None:
 def test_counting_rules_differ_where_the_paper_rounds_each_step() -> None:
     images_, counts = images(1), {}
     for rule in ("mode", "rounded"):
-        model = decide(supair(count_rule=rule, max_objects=3), 0.3)  # p = .574 at each step
+        model = decide(supair(count="guided", count_rule=rule, max_objects=3), 0.3)  # p = .574 at each step
         prediction = model.predict(images_)
         counts[rule] = prediction.count.item()
         assert (prediction.presence >= 0.5).sum().item() == counts[rule]
@@ -147,6 +149,7 @@ def test_tight_boxes_lie_within_the_windows() -> None:
         ({"aspect_range": "1,1"}, "aspect_range: expected 0 < low < high"),
         ({"order": "inferred", "max_objects": 5}, "max_objects is 5; use order fixed"),
         ({"count_prior": "categorical", "count_weights": "0,0"}, "not all 0"),
+        ({"count_rule": "rounded"}, "set count=guided, or count_rule=mode"),
         ({"occlusion_rate": math.nan}, "occlusion_rate must be a positive number"),
         ({"object_depth": 5}, "16 pixels cannot be split into 32"),
         ({"mask": "hard"}, "mask must be one of soft, scatter"),
