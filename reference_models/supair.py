@@ -2,7 +2,7 @@
 
 An image is N opaque rectangles on a background. What a rectangle shows, and what the background is, are random
 variables of sum-product networks, in which any part that is hidden is integrated out exactly. No code of an
-object's looks has to be inferred: what is left to the guide is where objects would be, and N is summed over.
+object's looks has to be inferred: what is left to the guide is where objects would be; which are there is summed over.
 
 The pose is reparameterised, so that the gradient is that of a plain function.
 """
@@ -24,8 +24,14 @@ from reference_models.parts.nets import mlp
 from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import tight_boxes
 from reference_models.parts.objects.backgrounds import BlackBackground
-from reference_models.parts.objects.counts import at_least, presence_of, stick_breaking
-from reference_models.parts.objects.occlusion import Orders, uncovered, visibility, visible_parts
+from reference_models.parts.objects.counts import presence_among, stick_breaking
+from reference_models.parts.objects.occlusion import (
+    Orders,
+    first_objects,
+    uncovered,
+    visibility,
+    visible_parts,
+)
 from reference_models.parts.objects.rectangles import Profiles, Rectangles
 from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.spn import SumProductNetwork
@@ -64,11 +70,11 @@ class Posterior:
 
 
 class Scores(NamedTuple):
-    """How well the parts of a layout explain an image, in nats; Q queries as in `parts.objects.occlusion.Orders`."""
+    """How well the parts of a layout explain an image, in nats; Q queries and S sets of objects as in `Orders`."""
 
     objects: Tensor  # [B, Q], what is seen of an object behind those in front of it
     occlusion: Tensor  # [B, Q], how probable it is that so much of it is hidden
-    background: Tensor  # [B, K + 1], what is seen of the background past the first n objects
+    background: Tensor  # [B, S], what is seen of the background past the objects of a set
 
     @property
     def explained(self) -> Tensor:
@@ -79,10 +85,11 @@ class Scores(NamedTuple):
 class SuPAIR(SceneModel):
     """Sum-Product Attend-Infer-Repeat.
 
-    Differs from the paper: N is summed over in the likelihood itself, so that the count is that of Bayes' rule and no
-    q(N | x) has to be learnt (``count=guided`` learns one, as the paper); p(N) and the uniform prior of the pose have
-    their constants, which shifts the ELBO and, where every object has a pose, changes nothing else; the entropy of the
-    pose is exact; samples of a patch lie at the centres of its cells.
+    Differs from the paper: any of the K objects may be there, not the first N alone, and which are is summed over in
+    the likelihood itself, so that Bayes' rule counts and no q(N | x) has to be learnt (``count=guided`` does it the
+    paper's way); p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and, where every
+    object has a pose, changes nothing else; the entropy of the pose is exact; samples of a patch lie at the centres of
+    its cells.
 
     Args:
         config: Settings.
@@ -165,14 +172,19 @@ class SuPAIR(SceneModel):
         wide_high, left_top = z_where.split(2, dim=-1)
         return Rectangles(left_top.flip(-1), wide_high.flip(-1).clamp(min=SMALLEST_SIDE))
 
-    def count_of(self, q: Posterior, scores: Scores) -> Categorical:
-        """Return the posterior of N = 0..K, batch ``[B]``: p(N | x, z_where), or the guide's q(N | x)."""
+    def present(self, q: Posterior, scores: Scores) -> Tensor:
+        """Return log p(set | x, z_where) of which objects are there, or log q(N | x) of the guide: ``[B, S]``."""
         if self.config.count == "guided":
-            return q.count
-        prior = self.prior_count().logits.to(scores.background)
-        return Categorical(
-            logits=self.orders.evidence(scores.explained) + scores.background + prior, validate_args=False
-        )
+            return q.count.logits
+        joint = self.orders.evidence(scores.explained) + scores.background + self.prior_sets()
+        return joint.log_softmax(-1)
+
+    def prior_sets(self) -> Tensor:
+        """Return log p of each set of objects, ``[S]``: p(N), spread evenly over the sets of N."""
+        counts = self.orders.counts
+        alike = torch.tensor([counts.count(n) for n in counts])
+        prior = self.prior_count().logits
+        return (prior[counts] - alike.to(prior).log()).to(next(self.parameters()))
 
     def looks(self, i: int) -> SumProductNetwork:
         """Return the model of what the i-th object looks like."""
@@ -208,7 +220,7 @@ class SuPAIR(SceneModel):
         return Scores(
             objects=exponent * objects,
             occlusion=math.log(rate) - rate * hidden,
-            background=self._background_log_likelihood(images, uncovered(covered.pixels)),
+            background=self._background_log_likelihood(images, uncovered(covered.pixels, self.orders.sets)),
         )
 
     def _hiding(self, rectangles: Rectangles) -> Profiles:
@@ -236,7 +248,7 @@ class SuPAIR(SceneModel):
         return torch.stack(scores, dim=-1)
 
     def _background_log_likelihood(self, images: Tensor, visible: Tensor) -> Tensor:
-        """Return log p of what is seen of the background through each of ``visible [B, K + 1, H, W]``."""
+        """Return log p of what is seen of the background through each of ``visible [B, S, H, W]``."""
         n = visible.shape[1]
         values = images.flatten(1)[:, None].expand(-1, n, -1).flatten(0, 1)
         return self.background.log_likelihood(values, visible.flatten(2).flatten(0, 1)).view(-1, n)
@@ -249,7 +261,7 @@ class SuPAIR(SceneModel):
         return draw(torch.randn, shape, generator, like=next(self.parameters()))
 
     def objective(self, images: Tensor, noise: Tensor) -> Loss:
-        """Return the negative ELBO in nats, exact over N, and over the order where it is inferred (eq. 9).
+        """Return the negative ELBO in nats, exact over which objects are there, and over the order if inferred (eq. 9).
 
         Args:
             images: Float ``[B, C, H, W]`` in [0, 1].
@@ -257,19 +269,21 @@ class SuPAIR(SceneModel):
         """
         q = self.infer(images, noise)
         scores = self.score(images, q.z)
-        count, prior = self.count_of(q, scores), self.prior_count()
+        log_sets = self.present(q, scores)
+        sets = log_sets.exp()  # [B, S]
         order = self.orders.posterior(scores.explained)
-        share = self.orders.shares(count.probs, order)  # [B, Q]
-        exists = at_least(count) if self.config.pose_of == "present" else torch.ones_like(q.decisions)
+        share = self.orders.shares(sets, order)  # [B, Q]
+        every = self.config.pose_of == "all"
+        exists = torch.ones_like(q.decisions) if every else sets @ self.orders.members.to(sets)
         terms = {
             "object": -(share * scores.objects).sum(-1),
             "occlusion": -(share * scores.occlusion).sum(-1),
-            "background": -(count.probs * scores.background).sum(-1),
-            "count": (count.probs * (count.logits - prior.logits.to(images))).sum(-1),
+            "background": -(sets * scores.background).sum(-1),
+            "count": (sets * (log_sets - self.prior_sets())).sum(-1),
             "pose": (exists * (self.log_prior_volume() - q.entropy())).sum(-1),
         }
         if self.config.order == "inferred":
-            terms["order"] = (count.probs * self.orders.surprise(order)).sum(-1)
+            terms["order"] = (sets * self.orders.surprise(order)).sum(-1)
         return Loss(terms)
 
     # --- answering and sampling -----------------------------------------------------------------------
@@ -284,10 +298,10 @@ class SuPAIR(SceneModel):
         noise = noise_of(images, (self.config.max_objects, POSE), like=x)
         q = self.infer(x, torch.zeros_like(noise))
         scores = self.score(x, q.z)
-        count, presence = self._count(q, scores)
+        chosen, count, presence = self._count(q, scores)
         rectangles = self.rectangles(q.z)
         there = (presence >= 0.5).to(x.dtype)[:, :, None, None]
-        masks = visible_parts(self._covered(rectangles) * there, self._order(scores, count))
+        masks = visible_parts(self._covered(rectangles) * there, self._order(scores, chosen))
         objects, background = self._complete(x, rectangles, masks)
         drawn = rectangles.draw(objects, *self.image_shape[:2])  # [B, K, C, H, W]
         return Prediction(
@@ -302,16 +316,17 @@ class SuPAIR(SceneModel):
             likelihood_kind="elbo; space=density; normalised=false; pixel_range=1; extra_terms=occlusion",
         )
 
-    def _count(self, q: Posterior, scores: Scores) -> tuple[Tensor, Tensor]:
-        """Return the count ``[B]`` and a presence ``[B, K]`` that agrees with it."""
+    def _count(self, q: Posterior, scores: Scores) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the set of objects and the count, ``[B]`` each, and a presence ``[B, K]`` that agrees with them."""
         if self.config.count_rule == "mode":
-            return presence_of(self.count_of(q, scores))
+            return presence_among(self.present(q, scores).exp(), self.orders.members)
         presence = torch.sigmoid(q.decisions)  # the paper's accuracy: each decision by itself
-        return (presence >= 0.5).sum(-1), presence
+        count = (presence >= 0.5).sum(-1)
+        return count, count, presence
 
-    def _order(self, scores: Scores, count: Tensor) -> Tensor:
-        """Return the most probable order of ``count [B]`` objects, front to back: ``[B, K]``."""
-        return self.orders.best(self.orders.posterior(scores.explained), count)
+    def _order(self, scores: Scores, chosen: Tensor) -> Tensor:
+        """Return the most probable order of the objects of the sets ``chosen [B]``, front to back: ``[B, K]``."""
+        return self.orders.best(self.orders.posterior(scores.explained), chosen)
 
     def _complete(self, images: Tensor, rectangles: Rectangles, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Return the most probable objects ``[B, K, C, A, A]`` and background ``[B, C, H, W]``.
@@ -387,7 +402,8 @@ class SuPAIR(SceneModel):
         """Return the log probability, up to a constant, of what is hidden of each object: ``[n, K]``."""
         rectangles = self.rectangles(z_where)
         parts = self._covered(rectangles)
-        seen = (parts * uncovered(parts)[:, :-1]).sum((-2, -1)) / rectangles.area()
+        free = uncovered(parts, first_objects(parts.shape[1] - 1))
+        seen = (parts * free).sum((-2, -1)) / rectangles.area()
         return self.config.occlusion_rate * (seen - 1)
 
 

@@ -13,8 +13,11 @@ from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts.objects import count_priors
 from reference_models.parts.objects.backgrounds import BlackBackground
-from reference_models.parts.objects.occlusion import Orders
+from reference_models.parts.objects.occlusion import Orders, any_objects, first_objects
 from reference_models.parts.spn import SPNConfig, SumProductNetwork
+
+LARGEST_SUM_OVER_SETS = 5
+"""Objects up to which all sets of them are summed over: 31 patches an image and 32 backgrounds."""
 
 LARGEST_SUM_OVER_ORDERS = 4
 """Objects up to which all orders are summed over: 32 patches an image instead of 4, and growing as K 2^(K-1)."""
@@ -31,8 +34,9 @@ class SuPAIRConfig(ModelConfig):
     count_prior: Literal["geometric", "per-step", "categorical", "learned"] = "geometric"  # paper, sec. 3.1
     count_ratio: float = 0.4966  # SuPAIR code: log p(n) falls by 0.7 an object
     count_weights: tuple[float, ...] = ()  # of categorical: p(0), p(1), ..., not normalised
-    # Inferred: p(N | x, z_where) by Bayes' rule (ours); guided: the guide's q(N | x) (paper, eq. 9). Once that rules a
-    # second object out, nothing teaches the guide any more where it is: on a grid this takes epochs, or for ever.
+    # Inferred: which of the K are there by Bayes' rule, summed over (ours); guided: the first N, with a guide's
+    # q(N | x) (paper, eq. 9). Once that rules a second object out, nothing teaches the guide any more where it is: on
+    # a grid this takes epochs, or for ever.
     count: Literal["inferred", "guided"] = "inferred"
     # The answer: the most probable number, or the paper's, each of the guide's decisions rounded by itself.
     count_rule: Literal["mode", "rounded"] = "mode"
@@ -95,6 +99,11 @@ class SuPAIRConfig(ModelConfig):
                 "supair: count_rule rounded rounds the guide's decisions, and count inferred has none; "
                 "set count=guided, or count_rule=mode."
             )
+        if self.count == "inferred" and self.max_objects > LARGEST_SUM_OVER_SETS:
+            raise UsageError(
+                f"supair: count inferred sums over all sets of up to {LARGEST_SUM_OVER_SETS} objects, "
+                f"max_objects is {self.max_objects}; use count guided."
+            )
         if self.order == "inferred" and self.max_objects > LARGEST_SUM_OVER_ORDERS:
             raise UsageError(
                 f"supair: order inferred sums over the orders of up to {LARGEST_SUM_OVER_ORDERS} objects, "
@@ -133,8 +142,9 @@ class SuPAIRConfig(ModelConfig):
         return kind(self.max_objects, self.count_ratio)
 
     def build_orders(self) -> Orders:
-        """Return the orders in which objects may lie."""
-        return Orders(self.max_objects, every=self.order == "inferred")
+        """Return which objects may be there, and the orders in which they may lie."""
+        sets = any_objects if self.count == "inferred" else first_objects
+        return Orders(sets(self.max_objects), every=self.order == "inferred")
 
     def build_objects(self, channels: int) -> torch.nn.ModuleList:
         """Return the models of what objects look like: one, or one for each step of the guide."""

@@ -63,12 +63,37 @@ def at_least(count: Categorical) -> Tensor:
 def presence_of(count: Categorical) -> tuple[Tensor, Tensor]:
     """Return the most probable count ``[...]`` and a presence ``[..., K]`` that agrees with it.
 
-    Presence is P(N >= t). Where the counts are so uncertain that the mode and P(N >= t) fall on different
-    sides (q = .4, .3, .3: the mode is 0, P(N >= 1) is .6), it is moved to the mode's side of 1/2, so that
-    exactly the first ``count`` slots have presence >= 1/2.
+    Presence is P(N >= t), moved as in `presence_among`.
+
+    Args:
+        count: N = 0..K; the first N objects are there.
     """
-    presence = at_least(count)
-    mode = count.probs.argmax(-1)
-    counted = torch.arange(presence.shape[-1], device=presence.device) < mode[..., None]  # [..., K]
+    k = count.probs.shape[-1] - 1
+    first = torch.ones(k + 1, k, device=count.probs.device).tril(-1)
+    _, number, presence = presence_among(count.probs, first)
+    return number, presence
+
+
+def presence_among(sets: Tensor, members: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the most probable set of the most probable count, that count, and a presence that agrees with both.
+
+    Presence is the probability that an object is there. Where it is so uncertain that the chosen set and the presence
+    fall on different sides (N = 0, 1, 2 with probabilities .4, .3, .3: the mode is 0, P(N >= 1) is .6), it is moved to
+    the set's side of 1/2, so that exactly the set's objects have presence >= 1/2.
+
+    Args:
+        sets: Probabilities ``[..., S]``.
+        members: Which objects are in which set, 0 or 1, ``[S, K]``.
+
+    Returns:
+        Place of the set among all ``[...]``, its number of objects ``[...]``, presence ``[..., K]``.
+    """
+    sizes = members.sum(-1).long()  # [S]
+    of_count = sets.new_zeros(*sets.shape[:-1], members.shape[-1] + 1)
+    of_count = of_count.index_add(-1, sizes, sets)  # [..., K + 1]
+    number = of_count.argmax(-1)
+    chosen = torch.where(sizes == number[..., None], sets, -1).argmax(-1)
+    presence = sets @ members.to(sets)
     below_half = 0.5 - torch.finfo(presence.dtype).eps
-    return mode, torch.where(counted, presence.clamp(min=0.5), presence.clamp(max=below_half))
+    there = members[chosen] > 0
+    return chosen, number, torch.where(there, presence.clamp(min=0.5), presence.clamp(max=below_half))

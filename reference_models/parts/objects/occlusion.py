@@ -1,22 +1,37 @@
-"""Who hides whom: orders of the objects, what is visible of each, and the sum over orders.
+"""Who hides whom: which objects are there, in which order they lie, what is visible of each.
 
 Objects are opaque. One that lies in front of others hides what its rectangle covers of them and of the
 background (Stelzner et al. 2019, sec. 3.2). How well an object explains what is seen of it depends on the *set* of
 objects in front of it, not on their order: a sum over all orders needs one evaluation for every object and set.
 
-Letters: B images, K objects, Q queries (an object with those in front of it), A side of a patch.
+Letters: B images, K objects, S sets of objects that may be there, Q queries (an object with those in front of it),
+A side of a patch.
 """
 
 from __future__ import annotations
 
 import math
-from itertools import accumulate, permutations
+from collections.abc import Sequence
+from itertools import accumulate, combinations, permutations
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from reference_models.parts.objects.rectangles import Profiles, Sampling
+
+Objects = tuple[int, ...]
+"""A set of objects, in rising order."""
+
+
+def first_objects(k: int) -> list[Objects]:
+    """Return the sets of the first n objects, n = 0..K."""
+    return [tuple(range(n)) for n in range(k + 1)]
+
+
+def any_objects(k: int) -> list[Objects]:
+    """Return all sets of up to K objects, 2^K, small ones first."""
+    return [each for n in range(k + 1) for each in combinations(range(k), n)]
 
 
 class Query(NamedTuple):
@@ -27,40 +42,55 @@ class Query(NamedTuple):
 
 
 class Orders(nn.Module):
-    """The orders, front to back, in which the first n of up to K objects may lie, n = 0..K.
+    """The orders, front to back, in which the objects that are there may lie, for each set of them.
 
     Args:
-        k: K.
-        every: Whether all n! orders occur, equally likely; otherwise each object lies behind those before it.
+        sets: The sets of objects that may be there, e.g. `first_objects`; with a set, what remains of it without its
+            last object, too.
+        every: Whether all orders of a set occur, equally likely; otherwise each object lies behind those before it.
 
     Attributes:
         queries: The Q pairs of an object and those in front of it that occur in any order.
+        members: Which objects are in which set, 0 or 1, ``[S, K]``.
     """
 
     uses: Tensor
     depth: Tensor
+    members: Tensor
 
-    def __init__(self, k: int, every: bool) -> None:
+    def __init__(self, sets: Sequence[Objects], every: bool) -> None:
         super().__init__()
-        by_count = [list(permutations(range(n))) if every else [tuple(range(n))] for n in range(k + 1)]
-        orders = [order for group in by_count for order in group]
+        self.sets = list(sets)
+        k = max(map(len, self.sets))
+        by_set = [list(permutations(each)) if every else [each] for each in self.sets]
+        orders = [order for group in by_set for order in group]
         queries = [[Query(item, frozenset(order[:i])) for i, item in enumerate(order)] for order in orders]
         self.queries = sorted(
-            {query for group in queries for query in group}, key=lambda query: (len(query.front), query.item)
+            {query for group in queries for query in group},
+            key=lambda query: (len(query.front), query.item, sorted(query.front)),
         )
-        self.sizes = [len(group) for group in by_count]
+        self.sizes = [len(group) for group in by_set]
         uses = torch.tensor([[query in group for query in self.queries] for group in queries])
-        depth = torch.tensor([[*order, *range(len(order), k)] for order in orders], dtype=torch.long)
+        depth = torch.tensor([[*order, *(i for i in range(k) if i not in order)] for order in orders])
+        members = torch.tensor([[i in each for i in range(k)] for each in self.sets])
         self.register_buffer("uses", uses.float(), persistent=False)  # [orders, Q]
-        self.register_buffer("depth", depth.reshape(-1, k), persistent=False)  # [orders, K], front to back
+        self.register_buffer(
+            "depth", depth.long().reshape(-1, k), persistent=False
+        )  # [orders, K], front to back
+        self.register_buffer("members", members.float().reshape(-1, k), persistent=False)  # [S, K]
 
     @property
     def items(self) -> list[int]:
         """The object of each query."""
         return [query.item for query in self.queries]
 
+    @property
+    def counts(self) -> list[int]:
+        """How many objects each set has."""
+        return [len(each) for each in self.sets]
+
     def posterior(self, values: Tensor) -> list[Tensor]:
-        """Return log p(order | x, n) for each n = 0..K, ``[B, orders of n]``, exactly.
+        """Return log p(order | x, set) for each set, ``[B, orders of the set]``, exactly.
 
         Args:
             values: Log likelihood of what each query explains, ``[B, Q]``.
@@ -68,42 +98,45 @@ class Orders(nn.Module):
         return [total.log_softmax(-1) for total in self._totals(values)]
 
     def evidence(self, values: Tensor) -> Tensor:
-        """Return how well the first n objects explain an image, n = 0..K, all orders of n summed over: ``[B, K + 1]``.
+        """Return how well the objects of each set explain an image, all their orders summed over: nats, ``[B, S]``.
 
         Args:
             values: As `posterior`'s.
         """
-        return torch.stack(
-            [total.logsumexp(-1) - math.log(total.shape[-1]) for total in self._totals(values)], dim=-1
-        )
+        totals = self._totals(values)
+        return torch.stack([each.logsumexp(-1) - math.log(each.shape[-1]) for each in totals], dim=-1)
 
     def _totals(self, values: Tensor) -> tuple[Tensor, ...]:
-        """Return the log likelihood of each order of n objects, n = 0..K."""
+        """Return the log likelihood of each order of each set."""
         return (values @ self.uses.to(values).mT).split(self.sizes, dim=-1)
 
-    def shares(self, counts: Tensor, posterior: list[Tensor]) -> Tensor:
+    def shares(self, sets: Tensor, posterior: list[Tensor]) -> Tensor:
         """Return how probable it is that each query occurs: ``[B, Q]``.
 
         Args:
-            counts: q(n), ``[B, K + 1]``.
+            sets: Probability of each set, ``[B, S]``.
             posterior: Of the orders, as from `posterior`.
         """
-        joint = [q[:, None] * log_r.exp() for q, log_r in zip(counts.unbind(-1), posterior, strict=True)]
-        return torch.cat(joint, dim=-1) @ self.uses.to(counts)
+        joint = [q[:, None] * log_r.exp() for q, log_r in zip(sets.unbind(-1), posterior, strict=True)]
+        return torch.cat(joint, dim=-1) @ self.uses.to(sets)
 
     def surprise(self, posterior: list[Tensor]) -> Tensor:
-        """Return KL(p(order | x, n) || uniform) for each n: ``[B, K + 1]``."""
+        """Return KL(p(order | x, set) || uniform) for each set: ``[B, S]``."""
         return torch.stack([(r.exp() * r).sum(-1) + math.log(r.shape[-1]) for r in posterior], dim=-1)
 
-    def best(self, posterior: list[Tensor], count: Tensor) -> Tensor:
-        """Return the most probable order of ``count [B]`` objects, front to back, int64 ``[B, K]``.
+    def best(self, posterior: list[Tensor], chosen: Tensor) -> Tensor:
+        """Return the most probable order, front to back, of the objects of one set an image: int64 ``[B, K]``.
 
-        Objects beyond the count lie behind, in their own order.
+        Objects that are not in the set lie behind, in their own order.
+
+        Args:
+            posterior: Of the orders, as from `posterior`.
+            chosen: Place of the set among `sets`, int64 ``[B]``.
         """
         starts = accumulate(self.sizes[:-1], initial=0)
         places = [start + r.argmax(-1) for start, r in zip(starts, posterior, strict=True)]
-        chosen: Tensor = self.depth[torch.stack(places, dim=-1).gather(-1, count[:, None])[:, 0]]
-        return chosen
+        order: Tensor = self.depth[torch.stack(places, dim=-1).gather(-1, chosen[:, None])[:, 0]]
+        return order
 
 
 def visibility(queries: list[Query], sampling: Sampling, covering: Profiles) -> Tensor:
@@ -135,18 +168,19 @@ def visibility(queries: list[Query], sampling: Sampling, covering: Profiles) -> 
     return torch.stack([look(*query) for query in queries], dim=1)
 
 
-def uncovered(pixels: Tensor) -> Tensor:
-    """Return how far the background is seen past the first n objects, n = 0..K: ``[B, K + 1, H, W]``.
+def uncovered(pixels: Tensor, sets: Sequence[Objects]) -> Tensor:
+    """Return how far the background is seen past the objects of each set: ``[B, S, H, W]``.
 
     Args:
         pixels: How far each object covers each pixel, ``[B, K, H, W]``.
+        sets: As those of `Orders`.
     """
-    free = accumulate(
-        pixels.unbind(1),
-        lambda seen, m: torch.addcmul(seen, seen, m, value=-1),
-        initial=torch.ones_like(pixels[:, 0]),
-    )
-    return torch.stack(list(free), dim=1)
+    seen: dict[Objects, Tensor] = {(): torch.ones_like(pixels[:, 0])}
+    for each in sets:
+        if each:
+            before = seen[each[:-1]]
+            seen[each] = torch.addcmul(before, before, pixels[:, each[-1]], value=-1)
+    return torch.stack([seen[each] for each in sets], dim=1)
 
 
 def visible_parts(pixels: Tensor, order: Tensor) -> Tensor:
@@ -161,6 +195,6 @@ def visible_parts(pixels: Tensor, order: Tensor) -> Tensor:
     """
     index = order[:, :, None, None]
     in_order = pixels.take_along_dim(index, dim=1)
-    free = uncovered(in_order)  # [B, K + 1, H, W]
+    free = uncovered(in_order, first_objects(pixels.shape[1]))  # [B, K + 1, H, W]
     parts = (in_order * free[:, :-1]).take_along_dim(order.argsort(-1)[:, :, None, None], dim=1)
     return torch.cat([free[:, -1:], parts], dim=1)

@@ -112,7 +112,7 @@ def test_inferred_order_decides_what_is_painted_in_front() -> None:
         places = {(query.item, tuple(query.front)): i for i, query in enumerate(model.orders.queries)}
         first = total[:, places[0, ()]] + total[:, places[1, (0,)]]
         second = total[:, places[1, ()]] + total[:, places[0, (1,)]]
-        order = model._order(scores, torch.full((40,), 2))
+        order = model._order(scores, torch.full((40,), model.orders.sets.index((0, 1))))
     assert torch.equal(order[:, 0] == 0, first >= second)
     assert 0 < (first < second).sum() < 40
 

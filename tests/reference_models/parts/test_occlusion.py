@@ -3,10 +3,19 @@ from __future__ import annotations
 import itertools
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
-from reference_models.parts.objects.occlusion import Orders, Query, uncovered, visibility, visible_parts
+from reference_models.parts.objects.occlusion import (
+    Orders,
+    Query,
+    any_objects,
+    first_objects,
+    uncovered,
+    visibility,
+    visible_parts,
+)
 from reference_models.parts.objects.rectangles import Profiles, Rectangles
 
 H, W, A = 12, 10, 5
@@ -48,7 +57,7 @@ def test_whole_pixels_show_what_a_painter_paints_last() -> None:
 
 def test_the_background_is_what_no_object_covers() -> None:
     pixels = rectangles(3, 3).coverage(H, W).pixels
-    free = uncovered(pixels)
+    free = uncovered(pixels, first_objects(3))
     assert (free[:, 0] == 1).all()
     torch.testing.assert_close(free[:, 2], (1 - pixels[:, 0]) * (1 - pixels[:, 1]))
     in_order = torch.arange(3).expand(3, 3)
@@ -83,7 +92,7 @@ def test_an_object_is_hidden_by_all_in_front_of_it() -> None:
 
 
 def test_in_one_order_every_object_is_asked_for_once() -> None:
-    orders = Orders(3, every=False)
+    orders = Orders(first_objects(3), every=False)
     assert orders.queries == [
         Query(0, frozenset()),
         Query(1, frozenset({0})),
@@ -98,7 +107,7 @@ def test_in_one_order_every_object_is_asked_for_once() -> None:
 
 
 def test_sum_over_orders_against_all_permutations() -> None:
-    orders = Orders(3, every=True)
+    orders = Orders(first_objects(3), every=True)
     assert len(orders.queries) == 12
     values = torch.randn(2, 12, dtype=torch.float64, generator=rng()) * 3
     posterior, surprise = orders.posterior(values), orders.surprise(orders.posterior(values))
@@ -117,6 +126,34 @@ def test_sum_over_orders_against_all_permutations() -> None:
         found = orders.best(posterior, torch.full((2,), n))
         assert [tuple(row[:n]) for row in found.tolist()] == best
         assert [sorted(row) for row in found.tolist()] == [[0, 1, 2]] * 2
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_sum_over_orders_of_every_set(every: bool) -> None:
+    orders = Orders(any_objects(3), every)
+    assert orders.sets == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    assert orders.members.sum(-1).tolist() == orders.counts == [0, 1, 1, 1, 2, 2, 2, 3]
+    values = torch.randn(2, len(orders.queries), dtype=torch.float64, generator=rng()) * 3
+    value_of = dict(zip(orders.queries, values.unbind(-1), strict=True))
+    evidence, posterior = orders.evidence(values), orders.posterior(values)
+    for place, those in enumerate(orders.sets):
+        possible = list(itertools.permutations(those)) if every else [those]
+        totals = torch.stack(
+            [
+                sum((value_of[Query(i, frozenset(p[:d]))] for d, i in enumerate(p)), torch.zeros(2).double())
+                for p in possible
+            ]
+        )
+        torch.testing.assert_close(evidence[:, place], totals.logsumexp(0) - math.log(len(possible)))
+        found = orders.best(posterior, torch.full((2,), place))
+        assert [tuple(row[: len(those)]) for row in found.tolist()] == [possible[i] for i in totals.argmax(0)]
+
+
+def test_each_set_hides_the_background_by_itself() -> None:
+    pixels = rectangles(3, 3).coverage(H, W).pixels
+    free = uncovered(pixels, any_objects(3))
+    for place, those in enumerate(any_objects(3)):
+        torch.testing.assert_close(free[:, place], (1 - pixels[:, list(those)]).prod(1))
 
 
 def test_profiles_multiply_to_pixels() -> None:
