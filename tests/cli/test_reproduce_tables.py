@@ -23,7 +23,7 @@ TABLES = [
 ]
 SRI = ["sri-table2", "sri-table1", "sri-table3", "sri-table4"]  # see test_reproduce_sri.py
 TRAINED = [name for name in TABLES if name != "supair-table1"]
-UNPUBLISHED = ["SuPAIR-without-background"]
+UNPUBLISHED = ["SuPAIR-guided", "SuPAIR-without-background"]
 CELLS = [
     pytest.param(name, cell, id=f"{name} {cell.name}")
     for name in TRAINED
