@@ -102,7 +102,7 @@ class SuPAIRConfig(ModelConfig):
         if self.count == "inferred" and self.max_objects > LARGEST_SUM_OVER_SETS:
             raise UsageError(
                 f"supair: count inferred sums over all sets of up to {LARGEST_SUM_OVER_SETS} objects, "
-                f"max_objects is {self.max_objects}; use count guided."
+                f"max_objects is {self.max_objects}; set count=guided."
             )
         if self.order == "inferred" and self.max_objects > LARGEST_SUM_OVER_ORDERS:
             raise UsageError(

@@ -150,6 +150,7 @@ def test_tight_boxes_lie_within_the_windows() -> None:
         ({"order": "inferred", "max_objects": 5}, "max_objects is 5; use order fixed"),
         ({"count_prior": "categorical", "count_weights": "0,0"}, "not all 0"),
         ({"count_rule": "rounded"}, "set count=guided, or count_rule=mode"),
+        ({"max_objects": 6}, "max_objects is 6; set count=guided"),
         ({"occlusion_rate": math.nan}, "occlusion_rate must be a positive number"),
         ({"object_depth": 5}, "16 pixels cannot be split into 32"),
         ({"mask": "hard"}, "mask must be one of soft, scatter"),
