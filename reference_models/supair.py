@@ -181,10 +181,8 @@ class SuPAIR(SceneModel):
 
     def prior_sets(self) -> Tensor:
         """Return log p of each set of objects, ``[S]``: p(N), spread evenly over the sets of N."""
-        counts = self.orders.counts
-        alike = torch.tensor([counts.count(n) for n in counts])
-        prior = self.prior_count().logits
-        return (prior[counts] - alike.to(prior).log()).to(next(self.parameters()))
+        prior = self.prior_count().logits.gather(0, self.orders.counts)
+        return (prior - self.orders.alike.to(prior).log()).to(next(self.parameters()))
 
     def looks(self, i: int) -> SumProductNetwork:
         """Return the model of what the i-th object looks like."""

@@ -52,11 +52,15 @@ class Orders(nn.Module):
     Attributes:
         queries: The Q pairs of an object and those in front of it that occur in any order.
         members: Which objects are in which set, 0 or 1, ``[S, K]``.
+        counts: How many objects each set has, int64 ``[S]``.
+        alike: How many sets have as many, ``[S]``.
     """
 
     uses: Tensor
     depth: Tensor
     members: Tensor
+    counts: Tensor
+    alike: Tensor
 
     def __init__(self, sets: Sequence[Objects], every: bool) -> None:
         super().__init__()
@@ -77,17 +81,16 @@ class Orders(nn.Module):
         self.register_buffer(
             "depth", depth.long().reshape(-1, k), persistent=False
         )  # [orders, K], front to back
-        self.register_buffer("members", members.float().reshape(-1, k), persistent=False)  # [S, K]
+        members = members.reshape(-1, k)
+        counts = members.sum(-1)
+        self.register_buffer("members", members.float(), persistent=False)
+        self.register_buffer("counts", counts, persistent=False)
+        self.register_buffer("alike", (counts == counts[:, None]).sum(-1).float(), persistent=False)
 
     @property
     def items(self) -> list[int]:
         """The object of each query."""
         return [query.item for query in self.queries]
-
-    @property
-    def counts(self) -> list[int]:
-        """How many objects each set has."""
-        return [len(each) for each in self.sets]
 
     def posterior(self, values: Tensor) -> list[Tensor]:
         """Return log p(order | x, set) for each set, ``[B, orders of the set]``, exactly.

@@ -132,7 +132,8 @@ def test_sum_over_orders_against_all_permutations() -> None:
 def test_sum_over_orders_of_every_set(every: bool) -> None:
     orders = Orders(any_objects(3), every)
     assert orders.sets == [(), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-    assert orders.members.sum(-1).tolist() == orders.counts == [0, 1, 1, 1, 2, 2, 2, 3]
+    assert orders.members.sum(-1).tolist() == orders.counts.tolist() == [0, 1, 1, 1, 2, 2, 2, 3]
+    assert orders.alike.tolist() == [1, 3, 3, 3, 3, 3, 3, 1]
     values = torch.randn(2, len(orders.queries), dtype=torch.float64, generator=rng()) * 3
     value_of = dict(zip(orders.queries, values.unbind(-1), strict=True))
     evidence, posterior = orders.evidence(values), orders.posterior(values)
