@@ -78,10 +78,7 @@ class Orders(nn.Module):
         depth = torch.tensor([[*order, *(i for i in range(k) if i not in order)] for order in orders])
         members = torch.tensor([[i in each for i in range(k)] for each in self.sets])
         self.register_buffer("uses", uses.float(), persistent=False)  # [orders, Q]
-        self.register_buffer(
-            "depth", depth.long().reshape(-1, k), persistent=False
-        )  # [orders, K], front to back
-        members = members.reshape(-1, k)
+        self.register_buffer("depth", depth, persistent=False)  # [orders, K], front to back
         counts = members.sum(-1)
         self.register_buffer("members", members.float(), persistent=False)
         self.register_buffer("counts", counts, persistent=False)
