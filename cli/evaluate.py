@@ -16,6 +16,7 @@ from cli.options import device_option, json_option
 from cli.results import print_by, print_tables, ready_folder, ready_for_table, whole_document, write_results
 from cli.samples import print_samples, ready_samples
 from cli.subjects import Subject, find_subject
+from reference_models.allocation import keep_freed_memory
 
 
 @click.command("evaluate", short_help="Score a checkpoint, any model, or a file of predictions.")
@@ -124,6 +125,7 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     start_logging()
     refuse_empty_options(options)
     _refuse_early(options)
+    keep_freed_memory()
     with redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a model prints
         subject = find_subject(checkpoint, options)
         with evaluation_data(subject.reference, options) as source:

@@ -145,7 +145,7 @@ def _train(model: str, workers: Any, options: Mapping[str, Any]) -> None:
         settings = _settings(model, options["preset"], parse_assignments(options["settings"]))
         source = open_dataset(options["data"], "train")
         validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
-    _set_threads(options["threads"])
+    _ready_for_computing(options["threads"])
     out = options["out"] or f"runs/{model.replace(':', '-')}"
     results: dict[int, Any] = {}
     failed: dict[int, str] = {}
@@ -197,7 +197,10 @@ def _validation(folder: str, split: str, splits: Any) -> Any:
     return source
 
 
-def _set_threads(threads: int | None) -> None:
+def _ready_for_computing(threads: int | None) -> None:
+    from reference_models.allocation import keep_freed_memory
+
+    keep_freed_memory()
     if threads:
         import torch
 

@@ -14,6 +14,7 @@ from cli.reproduction.generation import FIGURES, features_path, measure_generati
 from cli.reproduction.tables import Scale, Table, find_table
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import to_json, write_atomically
+from reference_models.allocation import keep_freed_memory
 
 Tell = Callable[[int, str | None], None]
 """Is told training steps just done, and what is going on, if that is new."""
@@ -92,6 +93,7 @@ def run_cell(work: Work, tell: Tell) -> None:
         MobjError: It cannot be done; if the fault is the cell's own, the reason is kept in ``failure.json``.
         KeyboardInterrupt: On Ctrl-C, and on SIGTERM during training: after a checkpoint.
     """
+    keep_freed_memory()
     if work.threads:
         import torch
 
