@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import avg_pool2d, logsigmoid
 
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
@@ -25,6 +25,7 @@ from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import tight_boxes
 from reference_models.parts.objects.backgrounds import BlackBackground
 from reference_models.parts.objects.counts import presence_among, stick_breaking
+from reference_models.parts.objects.eye import Eye
 from reference_models.parts.objects.occlusion import (
     Orders,
     first_objects,
@@ -32,16 +33,11 @@ from reference_models.parts.objects.occlusion import (
     visibility,
     visible_parts,
 )
+from reference_models.parts.objects.poses import POSE, PosePrior, rectangles_of
 from reference_models.parts.objects.rectangles import Profiles, Rectangles
 from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.spn import SumProductNetwork
 from reference_models.supair_settings import SuPAIRConfig
-
-POSE = 4
-"""Numbers in z_where: width, height, left, top; in pixels."""
-
-SMALLEST_SIDE = 1.0
-"""Of a rectangle in pixels: the normal posterior would go below 0."""
 
 LAYOUTS = 32
 """Layouts to choose from for every sampled image."""
@@ -98,6 +94,7 @@ class SuPAIR(SceneModel):
 
     config_type = SuPAIRConfig
     config: SuPAIRConfig
+    poses: PosePrior
     orders: Orders
     objects: nn.ModuleList
     background: SumProductNetwork | BlackBackground
@@ -108,8 +105,10 @@ class SuPAIR(SceneModel):
         super().__init__(config, image_shape)
         c = config
         height, width, channels = image_shape
-        self.lstm = SharedInputLSTM(height * width * channels, POSE if c.feedback else 0, c.lstm_size)
+        self.look = Eye(image_shape, c.filters)
+        self.lstm = SharedInputLSTM(self.look.features, c.step_features(image_shape), c.lstm_size)
         self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * POSE, nn.Sigmoid)
+        self.poses = c.build_pose_prior(image_shape)
         self.orders = c.build_orders()
         self.objects = c.build_objects(channels)
         self.background = c.build_background(image_shape)
@@ -136,41 +135,37 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        if not self.config.feedback:
-            hidden = self.lstm.unroll(images.flatten(1), noise[..., :0])
-            return self._posterior(self.find(hidden), noise)
-        gates = self.lstm.gates(images.flatten(1))
+        gates = self.lstm.gates(self.look(images))
         zeros = gates.new_zeros(len(images), self.config.lstm_size)
-        state, z = (zeros, zeros), torch.zeros_like(noise[:, 0])
+        state, z, remaining = (zeros, zeros), torch.zeros_like(noise[:, 0]), images
         steps = []
         for step_noise in noise.unbind(1):
-            state = self.lstm.step(gates, z / max(self.image_shape[:2]), state)
+            state = self.lstm.step(gates, self._read(z, remaining), state)
             steps.append(self._posterior(self.find(state[0]), step_noise))
             z = steps[-1].z
+            if self.config.remaining_pool:
+                remaining = remaining * (1 - self._covered(rectangles_of(z[:, None])))
         fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
         return Posterior(*(torch.stack(values, dim=1) for values in fields))
+
+    def _read(self, z: Tensor, remaining: Tensor) -> Tensor:
+        """Return what the LSTM reads beside the image: ``[B, features]``.
+
+        Args:
+            z: The last pose, ``[B, 4]``.
+            remaining: The image without what objects cover so far, ``[B, C, H, W]``.
+        """
+        parts = [z / max(self.image_shape[:2])] if self.config.feedback else [z[:, :0]]
+        if self.config.remaining_pool:
+            parts.append(avg_pool2d(remaining, self.config.remaining_pool, ceil_mode=True).flatten(1))
+        return torch.cat(parts, dim=-1)
 
     def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:
         """Read the network's answer ``[..., 9]``; its poses have means in the prior's range."""
         decisions, raw_mean, raw_sd = parameters.split([1, POSE, POSE], dim=-1)
-        mean = self._spread(torch.sigmoid(raw_mean))
+        mean = self.poses.spread(torch.sigmoid(raw_mean))
         log_sd = logsigmoid(raw_sd) + self._log_max_sd
         return Posterior(decisions.squeeze(-1), mean, log_sd, torch.addcmul(mean, log_sd.exp(), noise))
-
-    def _spread(self, unit: Tensor) -> Tensor:
-        """Map numbers in [0, 1] for side, aspect, x and y to poses ``[..., 4]`` in the prior's range."""
-        side, aspect, x, y = unit.unbind(-1)
-        c = self.config
-        (short, long), (flat, tall), reach = c.side_range, c.aspect_range, c.position_range
-        height, width, _ = self.image_shape
-        wide = (short + (long - short) * side) * min(height, width)
-        high = (flat + (tall - flat) * aspect) * wide
-        return torch.stack([wide, high, x * (reach * width), y * (reach * height)], dim=-1)
-
-    def rectangles(self, z_where: Tensor) -> Rectangles:
-        """Return the rectangles of ``z_where [B, K, 4]``."""
-        wide_high, left_top = z_where.split(2, dim=-1)
-        return Rectangles(left_top.flip(-1), wide_high.flip(-1).clamp(min=SMALLEST_SIDE))
 
     def present(self, q: Posterior, scores: Scores) -> Tensor:
         """Return log p(set | x, z_where) of which objects are there, or log q(N | x) of the guide: ``[B, S]``."""
@@ -195,18 +190,10 @@ class SuPAIR(SceneModel):
         logits = self._prior if self.decision_prior is None else self.decision_prior
         return stick_breaking(logits)
 
-    def log_prior_volume(self) -> float:
-        """Return the log of the volume over which poses are uniform, in pixels to the fourth."""
-        c = self.config
-        height, width, _ = self.image_shape
-        low, high = (side * min(height, width) for side in c.side_range)
-        sides = (high**2 - low**2) / 2 * (c.aspect_range[1] - c.aspect_range[0])
-        return math.log(sides * c.position_range**2 * height * width)
-
     def score(self, images: Tensor, z_where: Tensor) -> Scores:
         """Return how well objects at ``z_where [B, K, 4]`` explain ``images [B, C, H, W]`` (eq. 7)."""
         height, width, _ = self.image_shape
-        rectangles = self.rectangles(z_where)
+        rectangles = rectangles_of(z_where)
         covered = self._hiding(rectangles)
         sampling = rectangles.sampling(self.config.patch_size, height, width)
         visible = visibility(self.orders.queries, sampling, sampling.read_profiles(covered))  # [B, Q, A, A]
@@ -278,7 +265,7 @@ class SuPAIR(SceneModel):
             "occlusion": -(share * scores.occlusion).sum(-1),
             "background": -(sets * scores.background).sum(-1),
             "count": (sets * (log_sets - self.prior_sets())).sum(-1),
-            "pose": (exists * (self.log_prior_volume() - q.entropy())).sum(-1),
+            "pose": (exists * (self.poses.log_volume - q.entropy())).sum(-1),
         }
         if self.config.order == "inferred":
             terms["order"] = (sets * self.orders.surprise(order)).sum(-1)
@@ -297,7 +284,7 @@ class SuPAIR(SceneModel):
         q = self.infer(x, torch.zeros_like(noise))
         scores = self.score(x, q.z)
         chosen, count, presence = self._count(q, scores)
-        rectangles = self.rectangles(q.z)
+        rectangles = rectangles_of(q.z)
         there = (presence >= 0.5).to(x.dtype)[:, :, None, None]
         masks = visible_parts(self._covered(rectangles) * there, self._order(scores, chosen))
         objects, background = self._complete(x, rectangles, masks)
@@ -371,7 +358,7 @@ class SuPAIR(SceneModel):
             probs = self.prior_count().probs.to(generator.device)
             count = torch.multinomial(probs, n, replacement=True, generator=generator)
         there = torch.arange(k, device=self.device) < count.to(self.device)[:, None]
-        rectangles = self.rectangles(self._sample_layout(there, generator))
+        rectangles = rectangles_of(self._sample_layout(there, generator))
         looks = [_without_noise(self.looks(i), n, generator) for i in range(k)]
         objects = rectangles.draw(torch.stack(looks, dim=1).view(n, k, channels, size, size), height, width)
         background = _without_noise(self.background, n, generator).view(n, channels, height, width)
@@ -385,12 +372,7 @@ class SuPAIR(SceneModel):
         Of some layouts from the uniform prior one is chosen with what its occlusion makes of its probability.
         """
         n, k = there.shape
-        unit = torch.rand(n * LAYOUTS, k, POSE, generator=generator, device=generator.device)
-        unit = unit.to(next(self.parameters()))
-        low, high = self.config.side_range
-        # Uniform over widths and heights: heights have a range that grows with the width.
-        side = ((unit[..., 0] * (high**2 - low**2) + low**2).sqrt() - low) / (high - low)
-        z = self._spread(torch.cat([side[..., None], unit[..., 1:]], dim=-1))
+        z = self.poses.sample((n * LAYOUTS, k), generator).to(next(self.parameters()))
         log_p = torch.cat([self._log_occlusion(part) for part in z.split(CHUNK)])  # [n LAYOUTS, K]
         weights = (log_p.unflatten(0, (n, LAYOUTS)) * there[:, None]).sum(-1).softmax(-1)
         chosen = torch.multinomial(weights.to(generator.device), 1, generator=generator).to(z.device)
@@ -398,7 +380,7 @@ class SuPAIR(SceneModel):
 
     def _log_occlusion(self, z_where: Tensor) -> Tensor:
         """Return the log probability, up to a constant, of what is hidden of each object: ``[n, K]``."""
-        rectangles = self.rectangles(z_where)
+        rectangles = rectangles_of(z_where)
         parts = self._covered(rectangles)
         free = uncovered(parts, first_objects(parts.shape[1] - 1))
         seen = (parts * free).sum((-2, -1)) / rectangles.area()

@@ -14,6 +14,7 @@ from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts.objects import count_priors
 from reference_models.parts.objects.backgrounds import BlackBackground
 from reference_models.parts.objects.occlusion import Orders, any_objects, first_objects
+from reference_models.parts.objects.poses import POSE, PosePrior
 from reference_models.parts.spn import SPNConfig, SumProductNetwork
 
 LARGEST_SUM_OVER_SETS = 5
@@ -75,19 +76,28 @@ class SuPAIRConfig(ModelConfig):
     # The guide
     lstm_size: int = 256  # paper, sec. 3.4
     hidden_size: int = 50  # paper, sec. 3.4
-    feedback: bool = False  # SuPAIR code: the LSTM reads the image alone; true: the last pose too, as in AIR
+    filters: tuple[int, ...] = (8, 16, 32)  # ours: of convolutions before the LSTM; paper: none
+    # What the LSTM reads in each step beside the image; the paper's reads nothing.
+    feedback: bool = True  # ours: the last pose, as in AIR
+    remaining_pool: int = (
+        2  # ours: the image without what is covered so far, averaged over squares so wide; 0: no
+    )
     # The answer
     boxes: Literal["window", "tight"] = "window"  # tight: around what differs from the background
     mask_level: float = 0.1  # ours: by which grey it differs
     # Learning
-    learning_rate: float = 1e-3  # SuPAIR code
-    half_life: float = 1e9  # SuPAIR code: a constant rate
+    learning_rate: float = 4e-3  # ours, for 64 images a step; SuPAIR code: 1e-3, constant, for 256
+    half_life: float = 800.0
     gradient_clip: float = 1e9  # SuPAIR code: none
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
             if getattr(self, name) < 1:
                 raise UsageError(f"supair: {name} must be 1 or more, got {getattr(self, name)}.")
+        if min(self.filters, default=1) < 1:
+            raise UsageError(f"supair: filters: expected sizes of 1 or more, got {self.filters}.")
+        if self.remaining_pool < 0:
+            raise UsageError(f"supair: remaining_pool must be 0 (none) or more, got {self.remaining_pool}.")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not (math.isfinite(value) and value > 0):
@@ -140,6 +150,18 @@ class SuPAIRConfig(ModelConfig):
             return count_priors.categorical(self.max_objects, self.count_weights)
         kind = count_priors.per_step if self.count_prior == "per-step" else count_priors.geometric
         return kind(self.max_objects, self.count_ratio)
+
+    def build_pose_prior(self, image_shape: ImageShape) -> PosePrior:
+        """Return where objects may be in ``(H, W, C)`` images."""
+        height, width, _ = image_shape
+        return PosePrior(height, width, self.side_range, self.aspect_range, self.position_range)
+
+    def step_features(self, image_shape: ImageShape) -> int:
+        """Return how many numbers the guide reads in each step beside the image."""
+        height, width, channels = image_shape
+        pool = self.remaining_pool
+        squares = math.ceil(height / pool) * math.ceil(width / pool) * channels if pool else 0
+        return POSE * self.feedback + squares
 
     def build_orders(self) -> Orders:
         """Return which objects may be there, and the orders in which they may lie."""

@@ -14,8 +14,12 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from reference_models.base import SceneModel
 from reference_models.checkpoints import build_model
+from reference_models.parts.objects.poses import rectangles_of
+from reference_models.presets import preset_settings
 from reference_models.supair import SuPAIR
 from tests.reference_models.models.small_supair import SHAPE, SMALL, VARIANTS, decide, images, rng, supair
+
+_READ = SuPAIR._read
 
 
 def poses(*boxes: tuple[float, float, float, float]) -> Tensor:
@@ -24,7 +28,7 @@ def poses(*boxes: tuple[float, float, float, float]) -> Tensor:
 
 
 def test_parameters_are_as_many_as_in_table_1() -> None:
-    model = SuPAIR.from_config({}, (50, 50, 1))
+    model = SuPAIR.from_config(preset_settings("supair", "faithful-multi-mnist"), (50, 50, 1))
     guide = sum(p.numel() for part in (model.lstm, model.find) for p in part.parameters())
     assert guide == 2_836_477
     assert sum(p.numel() for p in model.objects.parameters()) == 286_560
@@ -73,7 +77,7 @@ def test_which_objects_are_there_is_inferred_by_bayes_rule(config: dict[str, Any
                 log_p.append(value - math.log(math.comb(3, n)))
         joint = torch.stack(log_p, dim=-1)
         torch.testing.assert_close(model.present(q, model.score(x, q.z)), joint.log_softmax(-1))
-        pose = (q.entropy() - model.log_prior_volume()).sum(-1)
+        pose = (q.entropy() - model.poses.log_volume).sum(-1)
         elbo = -model.objective(x, noise).per_image
     torch.testing.assert_close(elbo, joint.logsumexp(-1) + pose)
 
@@ -105,7 +109,7 @@ def outcome(model: SuPAIR, x: Tensor, q: Any, n: int, pose: bool = True) -> Tens
         totals.append(value[:, places].sum(-1))
     given = torch.stack(totals).logsumexp(0) - math.log(len(orders)) + scores.background[:, n]
     poses_of = n if model.config.pose_of == "present" else 3
-    of_pose = (q.entropy() - model.log_prior_volume())[:, :poses_of].sum(-1)
+    of_pose = (q.entropy() - model.poses.log_volume)[:, :poses_of].sum(-1)
     return given + model.prior_count().logits[n] - q.count.logits[:, n] + (of_pose if pose else 0)
 
 
@@ -137,7 +141,7 @@ def log_evidence(model: SuPAIR, x: Tensor, points: int) -> Tensor:
         z = (mean + log_sd.exp() * grid)[:, None]  # [points^4, 1, 4]
         scores = model.score(image.expand(len(z), -1, -1, -1), z)
         with_one = scores.objects[:, 0] + scores.occlusion[:, 0] + scores.background[:, 1]
-        volume = log_sd.sum() - model.log_prior_volume()
+        volume = log_sd.sum() - model.poses.log_volume
         one = (with_one + log_weights).logsumexp(0) + volume
         none = scores.background[0, 0] + torch.log(log_weights.exp().sum()) + volume
         evidence.append(torch.logaddexp(none + prior[0], one + prior[1]))
@@ -239,14 +243,14 @@ def test_black_background_is_independent_normal_pixels() -> None:
 def test_poses_begin_within_their_range_and_keep_to_it() -> None:
     model = supair((40, 60, 1))
     unit = torch.rand(500, 3, 4, dtype=torch.float64, generator=rng())
-    wide, high, left, top = model._spread(unit).unbind(-1)
+    wide, high, left, top = model.poses.spread(unit).unbind(-1)
     assert wide.min() >= 0.3 * 40
     assert wide.max() <= 0.6 * 40
     assert (high / wide).min() >= 0.75
     assert (high / wide).max() <= 1.25
     assert left.max() <= 0.9 * 60
     assert 0.85 * 40 < top.max() <= 0.9 * 40
-    boxes = model.rectangles(torch.stack([wide, high, left, top], -1)).boxes()
+    boxes = rectangles_of(torch.stack([wide, high, left, top], -1)).boxes()
     torch.testing.assert_close(boxes, torch.stack([left, top, left + wide, top + high], -1))
 
 
@@ -258,7 +262,7 @@ def test_absent_objects_have_no_pose_where_only_those_present_count() -> None:
     q = everywhere.infer(x, noise)
     log_q = torch.distributions.Normal(q.mean, q.log_sd.exp()).entropy().sum((1, 2))
     terms = everywhere.objective(x, noise).terms
-    torch.testing.assert_close(terms["pose"], 3 * everywhere.log_prior_volume() - log_q)
+    torch.testing.assert_close(terms["pose"], 3 * everywhere.poses.log_volume - log_q)
 
 
 def test_count_costs_its_divergence_from_the_prior() -> None:
@@ -269,15 +273,27 @@ def test_count_costs_its_divergence_from_the_prior() -> None:
     torch.testing.assert_close(model.loss(images(), rng()).terms["count"], expected)
 
 
-def test_feedback_lets_each_step_know_the_one_before() -> None:
-    for feedback in (False, True):
-        model = supair(feedback=feedback)
-        x, noise = model.as_float(images(1)), model.draw(1, rng())
-        other = noise.clone()
-        other[:, 0] += 1
-        one, two = model.infer(x, noise), model.infer(x, other)
-        assert torch.equal(one.mean[:, 0], two.mean[:, 0])
-        assert torch.equal(one.mean[:, 1:], two.mean[:, 1:]) == (not feedback)
+@pytest.mark.parametrize("feedback", [False, True])
+@pytest.mark.parametrize("pool", [0, 3])
+def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: bool, pool: int) -> None:
+    model = supair(feedback=feedback, remaining_pool=pool)
+    x, noise = model.as_float(images(1)), model.draw(1, rng())
+    other = noise.clone()
+    other[:, 0] += 1
+    one, two = model.infer(x, noise), model.infer(x, other)
+    assert torch.equal(one.mean[:, 0], two.mean[:, 0])
+    assert torch.equal(one.mean[:, 1:], two.mean[:, 1:]) == (not feedback and not pool)
+
+
+def test_guide_reads_what_is_left_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, read = supair(), []
+    monkeypatch.setattr(SuPAIR, "_read", lambda self, z, left: read.append(left) or _READ(self, z, left))
+    x = model.as_float(images(1))
+    z = model.infer(x, model.draw(1, rng())).z
+    alone = rectangles_of(z).coverage(*SHAPE[:2]).pixels[0, :, None]  # [K, 1, H, W]
+    covered = 1 - torch.cumprod(1 - alone, dim=0)
+    assert (covered == 1).any()
+    torch.testing.assert_close(torch.cat(read), torch.cat([x, *(x * (1 - covered[:2]))[:, None]]))
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)

@@ -22,7 +22,7 @@ def test_prior_is_uniform_over_widths_and_heights(monkeypatch: pytest.MonkeyPatc
     wide, high, left, top = model._sample_layout(there, rng()).unbind(-1)
     wider = 2 / 3 * (30**3 - 15**3) / (30**2 - 15**2)  # widths have more heights to go with
     assert abs(wide.mean() - wider) < 0.2
-    density = math.exp(-model.log_prior_volume())
+    density = math.exp(-model.poses.log_volume)
     for w, h, x, y in ((20, 20, 10, 30), (26, 25, 10, 12)):
         near = (
             (wide - w).abs().lt(2) & (high - h).abs().lt(2) & (left - x).abs().lt(9) & (top - y).abs().lt(9)
@@ -35,7 +35,9 @@ def test_sampled_layouts_hide_little() -> None:
     model = supair((50, 50, 1), side_range="0.2,0.4")
     there = torch.tensor([True, True, False]).expand(50, 3)
     hidden = -model._log_occlusion(model._sample_layout(there, rng()))[:, :2] / 120
-    blind = -model._log_occlusion(model._spread(torch.rand(200, 3, 4, dtype=torch.float64, generator=rng())))
+    blind = -model._log_occlusion(
+        model.poses.spread(torch.rand(200, 3, 4, dtype=torch.float64, generator=rng()))
+    )
     assert hidden.mean() < 0.25 * blind[:, :2].mean() / 120
 
 
