@@ -214,19 +214,24 @@ def _own(request: Request, column: Column) -> tuple[Path, Manifest]:
 
 
 def _ready_features(request: Request, found: Mapping[str, tuple[Path, Manifest]]) -> None:
-    """Learn what FID is to compare, once for all cells of a column."""
-    from cli.reproduction.generation import features_path, ready_features
+    """Learn what FID is to compare, and who judges structure, once for all cells of a column."""
+    from cli.reproduction.judging import features_path, judge_beside, ready_features, ready_judge
 
-    for column, (folder, _) in found.items():
-        with progress(f"features {column}", request.scale.feature_steps, "steps") as advance:
-            path = features_path(request.out, column)
-            ready_features(
-                request.scale,
-                folder,
-                path,
-                request.options["device"],
-                lambda step, loss: advance(1, f"loss {loss:.3f}"),
-            )
+    scale, device = request.scale, request.options["device"]
+    for name, (folder, _) in found.items():
+        path, column = features_path(request.out, name), request.table.columns[name]
+        with progress(f"features {name}", scale.feature_steps, "steps") as advance:
+            ready_features(scale, folder, path, device, lambda step, loss: advance(1, f"loss {loss:.3f}"))
+        if column.structure is not None and column.judge:
+            with progress(f"judge {name}", scale.feature_steps, "steps") as advance:
+                ready_judge(
+                    column,
+                    scale,
+                    folder,
+                    judge_beside(path),
+                    device,
+                    lambda step, loss: advance(1, f"loss {loss:.3f}"),
+                )
 
 
 def _work(request: Request, cell: Cell, data: Mapping[str, tuple[Path, Manifest]]) -> Work:

@@ -13,102 +13,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cli.reproduction.judging import extractor_of, judge_beside
 from cli.reproduction.results import Group, Summary, figure
 from cli.reproduction.tables import Column, Scale, Table
 
 if TYPE_CHECKING:
-    from metrics.generation.features import FeatureExtractor
     from multiobj_data.loading import SceneSource
 
-FIGURES = ("fid", "kid", "structure", "structure_of_test", "order_place", "order_before", "bits_with_rollout")
+FIGURES = (
+    "fid",
+    "kid",
+    "judged_structure",
+    "structure",
+    "structure_of_test",
+    "order_place",
+    "order_before",
+    "bits_with_rollout",
+)
 """What is measured beside the metrics of `metrics.METRICS`: numbers; `None` for what a model or a column has not."""
 
 GENERATION = (
     "FID by `{features}` features, of {samples:,} samples and as many test images; here real against real, of "
-    "{floor_n:,} each. S-Acc: share of {judged:,} samples that show a stack of blocks that touch, automatically, by "
-    "the model's own segmentation; here the same of test images by the same model, and of their true label maps: who "
-    "segments badly cannot be told from who draws badly. Order: the same kind in the same slot, and who comes before "
+    "{floor_n:,} each. S-Acc: share of {judged:,} samples that show a stack of blocks that touch, automatically; "
+    "judged: by one segmenter for all models, which was taught the data's own label maps; own: by the model's own "
+    "segmentation, where who segments badly cannot be told from who draws badly. Here the same of test images, and "
+    "of their true label maps. Order: the same kind in the same slot, and who comes before "
     "whom, in two random test images; 0 by chance, 1 always (`metrics.slots.order`). nELBO with rollout: with SRI's "
     "auxiliary KL, which is no part of the bound."
 )
 _SEED = 0
 _JUDGED = 1000  # samples whose structure is judged
 _AT_ONCE = 64
-
-
-def features_path(out: Path, column: str) -> Path:
-    """Return where the features of a column are kept."""
-    return out / "features" / f"{column.lower()}.pt"
-
-
-def ready_features(
-    scale: Scale, folder: Path, path: Path, device: str, on_progress: Callable[[int, float], None]
-) -> None:
-    """Learn a column's features, unless they are there; of Inception's, see that the weights are to be had.
-
-    Args:
-        scale: Which features, and for how many steps.
-        folder: The data set.
-        path: Where the features are kept.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        on_progress: Called after every step with its number and the loss.
-
-    Raises:
-        DataError: Inception's weights cannot be had, or there is nothing to learn.
-    """
-    from metrics.generation.features.training import train_domain_features
-    from metrics.generation.image_sets import SceneImages
-    from multiobj_data.files import make_folder
-    from multiobj_data.loading import open_dataset
-
-    if scale.features != "domain":
-        extractor_of(scale, path, device)
-        return
-    source = open_dataset(folder, "train")
-    data = SceneImages(source).stamp | {"held_out": "test"}
-    if _learnt(path, data, scale.feature_steps):
-        return
-    make_folder(path.parent)
-    train_domain_features(
-        source,
-        open_dataset(folder, "test"),
-        path,
-        data=data,
-        seed=_SEED,
-        steps=scale.feature_steps,
-        device=device,
-        on_progress=on_progress,
-    )
-
-
-def _learnt(path: Path, data: dict[str, Any], steps: int) -> bool:
-    from metrics.generation.features.domain import DomainFeatures
-    from multiobj_data.errors import DataError
-
-    try:
-        stamp = DomainFeatures.load(path, "cpu").stamp
-    except DataError:
-        return False
-    return stamp["trained_on"] == data and stamp["training"]["steps"] == steps
-
-
-def extractor_of(scale: Scale, path: Path, device: str) -> FeatureExtractor:
-    """Return the features of a column.
-
-    Raises:
-        DataError: They cannot be had; of Inception, it says what else there is.
-    """
-    from metrics.generation.features import find_extractor
-    from multiobj_data.errors import DataError
-
-    try:
-        return find_extractor(str(path) if scale.features == "domain" else scale.features, device=device)
-    except DataError as error:
-        if scale.features == "domain":
-            raise
-        raise DataError(
-            f"{error} Or compare by features of the data's own labels: --features domain."
-        ) from error
 
 
 def measure_generation(
@@ -131,7 +66,7 @@ def measure_generation(
     found = _distances(model, source, scale, features)
     if column.structure is not None:
         tell("structure of samples")
-        found |= _structure(model, source, column, scale)
+        found |= _structure(model, source, column, scale, judge_beside(features))
     tell("order of slots")
     found |= _order(model, source, column)
     found |= _bits(model, source)
@@ -161,7 +96,7 @@ def _distances(model: Any, source: SceneSource, scale: Scale, features: Path) ->
     }
 
 
-def _structure(model: Any, source: SceneSource, column: Column, scale: Scale) -> dict[str, Any]:
+def _structure(model: Any, source: SceneSource, column: Column, scale: Scale, judge: Path) -> dict[str, Any]:
     from metrics.structure import StructureRule, structure_accuracy, structure_of_samples
 
     rule = StructureRule(**{**(column.structure or {}), "blocks": _blocks(column)})
@@ -171,12 +106,30 @@ def _structure(model: Any, source: SceneSource, column: Column, scale: Scale) ->
     ours, real = (structure_of_samples(model, images, rule=rule) for images in (drawn, scenes.image))
     background = range(scenes.background_segments)
     true = structure_accuracy(scenes.segments, background=background, rule=rule)
-    return {
+    found = {
         "structure": ours.accuracy,
         "structure_of_test": real.accuracy,
         "structure_of_truth": float(np.nan_to_num(true).mean()),
         "judged": n,
         "reasons": ours.reasons,
+    }
+    return found | (_judged(judge, drawn, scenes.image, rule, str(model.device)) if column.judge else {})
+
+
+def _judged(judge: Path, drawn: np.ndarray, real: np.ndarray, rule: Any, device: str) -> dict[str, Any]:
+    """Return structure accuracy by the column's judge, of samples and of test images."""
+    from metrics.structure import structure_of_samples
+    from metrics.structure.judge import Judge
+
+    segment = Judge.load(judge, device)
+    ours, theirs = (
+        structure_of_samples(segment, images, background=(0,), rule=rule) for images in (drawn, real)
+    )
+    return {
+        "judged_structure": ours.accuracy,
+        "judged_structure_of_test": theirs.accuracy,
+        "judged_reasons": ours.reasons,
+        "judge": segment.stamp,
     }
 
 
@@ -238,7 +191,14 @@ def generation_sentence(groups: Sequence[Group]) -> str | None:
 
 def generation_rows(table: Table, groups: Sequence[Group]) -> tuple[list[str], list[list[str]]]:
     """Return header and lines: what explains FID, structure and order."""
-    header = ["data", "method", "FID, real against real", "S-Acc %, test images", "true label maps"]
+    header = [
+        "data",
+        "method",
+        "FID, real against real",
+        "S-Acc %, test images, judged",
+        "own",
+        "true label maps",
+    ]
     header += ["order: same slot", "order: who is first", "nELBO bpd, with rollout"]
     lines = []
     for group in groups:
@@ -247,7 +207,8 @@ def generation_rows(table: Table, groups: Sequence[Group]) -> tuple[list[str], l
             continue
         floors = [{"floor": each["floor"]["fid"]} for each in found if each["floor"]]
         line = [table.columns[group.column].about, group.row.name, _figure(floors, "floor", 1)]
-        line += [_figure(found, f"structure_of_{what}", 1, 100) for what in ("test", "truth")]
+        structures = ("judged_structure_of_test", "structure_of_test", "structure_of_truth")
+        line += [_figure(found, name, 1, 100) for name in structures]
         line += [_figure(found, f"order_{what}", 3) for what in ("place", "before")]
         line.append(_figure(found, "bits_with_rollout", 4))
         lines.append(line)

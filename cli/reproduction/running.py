@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cli.reproduction.cells import EVALUATION, FAILURE, Cell
-from cli.reproduction.generation import FIGURES, features_path, measure_generation
+from cli.reproduction.generation import FIGURES, measure_generation
+from cli.reproduction.judging import features_path
 from cli.reproduction.tables import Scale, Table, find_table
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import to_json, write_atomically

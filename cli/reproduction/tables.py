@@ -52,6 +52,8 @@ class Column:
         scales: Where it is trained; empty: everywhere.
         kind: Factor that names kinds of objects, for the order of slots; none: all objects are one kind.
         structure: Thresholds of `metrics.structure.StructureRule`, where structure accuracy is measured; else `None`.
+        judge: Factor that counts the blocks of a stack from below, for one segmenter that judges all models' samples;
+            none: each model's own segmentation alone.
     """
 
     about: str
@@ -64,6 +66,7 @@ class Column:
     scales: Sequence[str] = ()
     kind: str | None = None
     structure: Settings | None = None
+    judge: str | None = None
 
     @property
     def preset(self) -> Preset:

@@ -155,12 +155,12 @@ def test_the_papers_figures_stand_beside_ours_under_their_own_sets_name():
     result = {
         "evaluation": {"metrics": means},
         "seconds": 60.0,
-        "generation": {"fid": 12.5, "structure": 0.25},
+        "generation": {"fid": 12.5, "judged_structure": 0.25, "structure": 0.75},
     }
     (group,) = groups_of(table, [(cell, result, None)])
     header, (paper, ours) = main_rows(table, [group])
     assert paper[2:6] == ["paper, ShapeStacks", "70.4", "0.78", "80.7"]
-    assert ours[2:6] == ["ours, faithful", "12.5", "0.700", "25.0"]
+    assert ours[2:7] == ["ours, faithful", "12.5", "0.700", "25.0", "75.0"]
     assert ours[header.index("order")] == "–"
 
 
@@ -193,8 +193,9 @@ def test_a_reproduction_leaves_figures_and_pictures(finished):
         result_at(finished, *name)["generation"] for name in (("towers", "sri-g"), ("sprites", "genv2-mog"))
     )
     assert towers["structure_of_truth"] > 0.9
-    assert sum(towers["reasons"].values()) == towers["judged"] == 16
-    assert sprites["structure"] is None
+    assert sum(towers["reasons"].values()) == sum(towers["judged_reasons"].values()) == towers["judged"] == 16
+    assert towers["judge"]["training"]["steps"] == 4
+    assert sprites["structure"] is sprites["judged_structure"] is None
     assert sprites["bits_with_rollout"] is None  # no SRI
     assert towers["bits_with_rollout"] > towers["bits_of_these"]
     assert {"background 0", "level 0", "level 1"} <= towers["order_by_kind"].keys()
@@ -235,7 +236,7 @@ def test_table_3_takes_the_run_of_table_2(mobj, finished, tmp_path):
 def test_features_are_learnt_once_and_anew_for_other_steps(finished, tmp_path):
     from dataclasses import replace
 
-    from cli.reproduction.generation import ready_features
+    from cli.reproduction.judging import ready_features
 
     scale = replace(find_table("sri-table2").scales["smoke"], feature_steps=4)
     data, path = finished / "data" / "sri-sprites", tmp_path / "features" / "a.pt"
@@ -245,10 +246,27 @@ def test_features_are_learnt_once_and_anew_for_other_steps(finished, tmp_path):
     assert steps == [1, 2, 3, 4, 1, 2]
 
 
+def test_the_judge_is_learnt_once_and_anew_for_other_steps(finished, tmp_path):
+    from dataclasses import replace
+
+    from cli.reproduction.judging import judge_beside, ready_judge
+
+    table = find_table("sri-table2")
+    scale, path = (
+        replace(table.scales["smoke"], feature_steps=2),
+        judge_beside(tmp_path / "features" / "a.pt"),
+    )
+    steps = []
+    for each in (scale, scale, replace(scale, feature_steps=1)):
+        data = finished / "data" / "sri-towers"
+        ready_judge(table.columns["Towers"], each, data, path, "cpu", lambda step, loss: steps.append(step))
+    assert steps == [1, 2, 1]
+
+
 def test_inception_that_cannot_be_had_says_what_else_there_is(monkeypatch, finished, tmp_path):
     from dataclasses import replace
 
-    from cli.reproduction.generation import ready_features
+    from cli.reproduction.judging import ready_features
     from metrics.generation.features import inception
 
     def refuse():

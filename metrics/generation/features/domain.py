@@ -6,7 +6,6 @@ Inception was trained on photographs; what it sees in a sprite is chance. This n
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,19 @@ from torch.nn.functional import adaptive_avg_pool2d, silu
 from metrics.generation.features.protocols import to_bytes
 from metrics.generation.features.weights import (
     exact_arithmetic,
-    read_weights,
+    read_trained,
     refuse_other_weights,
+    write_trained,
 )
 from multiobj_data.devices import resolve_device
 from multiobj_data.errors import DataError
-from multiobj_data.files import sha256_of, write_atomically
+from multiobj_data.files import sha256_of
 
 SCHEMA = 1
 DIMENSIONS = 128
 _LARGEST_SIDE = 64  # pixels; larger images are averaged down to it
 _AT_ONCE = 256  # images
-_FIELDS = {"schema": int, "config": dict, "weights": dict, "data": dict, "training": dict}
+_WHAT = "feature network of this toolkit; make one with `mobj metrics train-features`"
 
 
 class DomainNetwork(nn.Module):
@@ -106,8 +106,7 @@ class DomainFeatures:
             DataError: If there is no such file, or it is another one, or damaged.
             UsageError: If there is no such device.
         """
-        content = read_weights(path)
-        _check(path, content)
+        content = read_trained(path, SCHEMA, _WHAT)
         config = content["config"]
         try:
             height, width, channels = config["image_shape"]
@@ -153,29 +152,5 @@ def save_domain(
         UsageError: If the folder does not exist.
         MobjError: If the file cannot be written.
     """
-    buffer = io.BytesIO()
     config = {"image_shape": list(image_shape), "most": network.answers - 1, "heads": network.heads}
-    weights = {name: weight.detach().cpu() for name, weight in network.state_dict().items()}
-    content = {
-        "schema": SCHEMA,
-        "config": config,
-        "weights": weights,
-        "data": dict(data),
-        "training": dict(training),
-    }
-    torch.save(content, buffer)
-    write_atomically(Path(path), buffer.getvalue(), "choose another --out.")
-
-
-def _check(path: str | Path, content: Any) -> None:
-    if not isinstance(content, dict) or content.keys() != _FIELDS.keys():
-        raise DataError(
-            f"{path}: is no feature network of this toolkit; make one with `mobj metrics train-features`."
-        )
-    if content["schema"] != SCHEMA:
-        raise DataError(
-            f"{path}: has schema {content['schema']}, this version reads {SCHEMA}; train it anew."
-        )
-    for name, kind in _FIELDS.items():
-        if not isinstance(content[name], kind):
-            raise DataError(f"{path}: is damaged: {name} should be a {kind.__name__}; copy it anew.")
+    write_trained(path, SCHEMA, network, config, data, training)

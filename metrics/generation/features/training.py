@@ -95,7 +95,7 @@ def _trained(
         network = DomainNetwork(source.image_shape, targets.most, targets.heads).to(where)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps + 1)
-    order = _orders(len(source), np.random.default_rng(seed))
+    order = shuffled_rows(len(source), _BATCH, np.random.default_rng(seed))
     for step in range(1, steps + 1):
         rows = np.sort(next(order))
         images = torch.from_numpy(source.images(rows)).to(where)
@@ -113,14 +113,14 @@ def _answers(targets: Targets, source: SceneSource, n: int) -> Tensor:
     return torch.from_numpy(np.concatenate([targets.of(scenes) for _, scenes in batches(source, _READ, n)]))
 
 
-def _orders(n: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield batches of rows without end, each epoch in another order."""
+def shuffled_rows(n: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield batches of ``size`` of ``n`` rows without end, each epoch in another order."""
     left = np.zeros(0, np.int64)
     while True:
-        while len(left) < _BATCH:
+        while len(left) < size:
             left = np.concatenate([left, rng.permutation(n)])
-        yield left[:_BATCH]
-        left = left[_BATCH:]
+        yield left[:size]
+        left = left[size:]
 
 
 def _loss(logits: Tensor, answers: Tensor) -> Tensor:

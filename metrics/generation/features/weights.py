@@ -1,4 +1,4 @@
-"""Files of weights, and arithmetic that is the same wherever it can be."""
+"""Files of weights, those of networks trained here among them, and arithmetic that is the same wherever it can be."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from multiobj_data.errors import DataError
+from multiobj_data.files import write_atomically
 
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -52,6 +54,59 @@ def read_weights(path: str | Path) -> Any:
         ) from error
     except _DAMAGE as error:
         raise DataError(f"{path}: is no file of weights, or is damaged; copy it anew.") from error
+
+
+_FIELDS = {"schema": int, "config": dict, "weights": dict, "data": dict, "training": dict}
+
+
+def write_trained(
+    path: str | Path,
+    schema: int,
+    network: nn.Module,
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    training: Mapping[str, Any],
+) -> None:
+    """Write a network with its config, what it was trained on, and how well it does.
+
+    Raises:
+        UsageError: If the folder does not exist.
+        MobjError: If the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    content = {
+        "schema": schema,
+        "config": dict(config),
+        "weights": {name: weight.detach().cpu() for name, weight in network.state_dict().items()},
+        "data": dict(data),
+        "training": dict(training),
+    }
+    torch.save(content, buffer)
+    write_atomically(Path(path), buffer.getvalue(), "choose another --out.")
+
+
+def read_trained(path: str | Path, schema: int, what: str) -> dict[str, Any]:
+    """Read what `write_trained` wrote.
+
+    Args:
+        path: The file.
+        schema: The only one that is known.
+        what: It should be, with how to make one.
+
+    Raises:
+        DataError: If there is no such file, or it is another one, of another schema, or damaged.
+    """
+    content = read_weights(path)
+    if not isinstance(content, dict) or content.keys() != _FIELDS.keys():
+        raise DataError(f"{path}: is no {what}.")
+    if content["schema"] != schema:
+        raise DataError(
+            f"{path}: has schema {content['schema']}, this version reads {schema}; train it anew."
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(content[name], kind):
+            raise DataError(f"{path}: is damaged: {name} should be a {kind.__name__}; copy it anew.")
+    return content
 
 
 def refuse_other_weights(path: str | Path, wanted: Mapping[str, Any], found: Any, what: str) -> None:
