@@ -16,7 +16,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.functional import avg_pool2d, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
@@ -81,11 +81,15 @@ class Scores(NamedTuple):
 class SuPAIR(SceneModel):
     """Sum-Product Attend-Infer-Repeat.
 
-    Differs from the paper: any of the K objects may be there, not the first N alone, and which are is summed over in
-    the likelihood itself, so that Bayes' rule counts and no q(N | x) has to be learnt (``count=guided`` does it the
-    paper's way); p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and, where every
-    object has a pose, changes nothing else; the entropy of the pose is exact; samples of a patch lie at the centres of
-    its cells.
+    Differs from the paper:
+
+    - Any of the K objects may be there, not the first N alone, and which are is summed over in the likelihood itself,
+      so that Bayes' rule counts and no q(N | x) has to be learnt (``count=guided`` does it the paper's way).
+    - In each step the guide sees what its objects leave of the image, through convolutions, so that the second is
+      found as the first was (``sees=image``: the whole image in every step).
+    - p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and, where every object has a
+      pose, changes nothing else; the entropy of the pose is exact.
+    - Samples of a patch lie at the centres of its cells.
 
     Args:
         config: Settings.
@@ -106,7 +110,8 @@ class SuPAIR(SceneModel):
         c = config
         height, width, channels = image_shape
         self.look = Eye(image_shape, c.filters)
-        self.lstm = SharedInputLSTM(self.look.features, c.step_features(image_shape), c.lstm_size)
+        context, inputs = c.features_read(self.look.features)
+        self.lstm = SharedInputLSTM(context, inputs, c.lstm_size)
         self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * POSE, nn.Sigmoid)
         self.poses = c.build_pose_prior(image_shape)
         self.orders = c.build_orders()
@@ -135,7 +140,7 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        gates = self.lstm.gates(self.look(images))
+        gates = self.lstm.gates(self.look(images) if self.config.sees == "image" else images)
         zeros = gates.new_zeros(len(images), self.config.lstm_size)
         state, z, remaining = (zeros, zeros), torch.zeros_like(noise[:, 0]), images
         steps = []
@@ -143,21 +148,21 @@ class SuPAIR(SceneModel):
             state = self.lstm.step(gates, self._read(z, remaining), state)
             steps.append(self._posterior(self.find(state[0]), step_noise))
             z = steps[-1].z
-            if self.config.remaining_pool:
+            if self.config.sees == "remaining":
                 remaining = remaining * (1 - self._covered(rectangles_of(z[:, None])))
         fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
         return Posterior(*(torch.stack(values, dim=1) for values in fields))
 
     def _read(self, z: Tensor, remaining: Tensor) -> Tensor:
-        """Return what the LSTM reads beside the image: ``[B, features]``.
+        """Return what the LSTM reads in a step beside the whole image: ``[B, features]``.
 
         Args:
             z: The last pose, ``[B, 4]``.
             remaining: The image without what objects cover so far, ``[B, C, H, W]``.
         """
         parts = [z / max(self.image_shape[:2])] if self.config.feedback else [z[:, :0]]
-        if self.config.remaining_pool:
-            parts.append(avg_pool2d(remaining, self.config.remaining_pool, ceil_mode=True).flatten(1))
+        if self.config.sees == "remaining":
+            parts.append(self.look(remaining))
         return torch.cat(parts, dim=-1)
 
     def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:

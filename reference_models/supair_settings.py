@@ -77,11 +77,10 @@ class SuPAIRConfig(ModelConfig):
     lstm_size: int = 256  # paper, sec. 3.4
     hidden_size: int = 50  # paper, sec. 3.4
     filters: tuple[int, ...] = (8, 16, 32)  # ours: of convolutions before the LSTM; paper: none
-    # What the LSTM reads in each step beside the image; the paper's reads nothing.
-    feedback: bool = True  # ours: the last pose, as in AIR
-    remaining_pool: int = (
-        2  # ours: the image without what is covered so far, averaged over squares so wide; 0: no
-    )
+    # Remaining: in each step what no object covers yet (ours), so that to find the second is to find the first again;
+    # image: the same whole image in every step (paper), where all objects may stay on one digit for long.
+    sees: Literal["image", "remaining"] = "remaining"
+    feedback: bool = True  # ours: each step knows the last pose, as in AIR; SuPAIR code: nothing
     # The answer
     boxes: Literal["window", "tight"] = "window"  # tight: around what differs from the background
     mask_level: float = 0.1  # ours: by which grey it differs
@@ -96,8 +95,6 @@ class SuPAIRConfig(ModelConfig):
                 raise UsageError(f"supair: {name} must be 1 or more, got {getattr(self, name)}.")
         if min(self.filters, default=1) < 1:
             raise UsageError(f"supair: filters: expected sizes of 1 or more, got {self.filters}.")
-        if self.remaining_pool < 0:
-            raise UsageError(f"supair: remaining_pool must be 0 (none) or more, got {self.remaining_pool}.")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not (math.isfinite(value) and value > 0):
@@ -156,12 +153,10 @@ class SuPAIRConfig(ModelConfig):
         height, width, _ = image_shape
         return PosePrior(height, width, self.side_range, self.aspect_range, self.position_range)
 
-    def step_features(self, image_shape: ImageShape) -> int:
-        """Return how many numbers the guide reads in each step beside the image."""
-        height, width, channels = image_shape
-        pool = self.remaining_pool
-        squares = math.ceil(height / pool) * math.ceil(width / pool) * channels if pool else 0
-        return POSE * self.feedback + squares
+    def features_read(self, seen: int) -> tuple[int, int]:
+        """Return how many numbers the guide reads, of ``seen`` of an image: of the whole one, and anew in each step."""
+        pose = POSE if self.feedback else 0
+        return (seen, pose) if self.sees == "image" else (0, seen + pose)
 
     def build_orders(self) -> Orders:
         """Return which objects may be there, and the orders in which they may lie."""

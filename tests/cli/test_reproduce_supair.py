@@ -54,7 +54,7 @@ def test_table_1_is_told_and_left_at_once(mobj, tmp_path):
     rows = json.loads(result.out)["rows"]
     assert rows[0]["parameters"]["total"] == rows[0]["paper"]["total"] == 3_213_145
     page = (tmp_path / "out" / "table.md").read_text()
-    assert "| SuPAIR | ours, exact | 2,836,477 | 286,560 | 90,108 | 0 | 3,213,145 |" in page
+    assert "| SuPAIR | ours, faithful | 2,836,477 | 286,560 | 90,108 | 0 | 3,213,145 |" in page
     assert "| AIR | ours, faithful: more | +51,324 | +0 | +0 | +49,296 | +100,620 |" in page
     assert page.count("| AIR | paper |") == 1
     only = mobj("reproduce", "supair-table1", "--scale", "paper", "--dry-run", "--out", tmp_path / "none")

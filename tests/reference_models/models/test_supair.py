@@ -274,15 +274,15 @@ def test_count_costs_its_divergence_from_the_prior() -> None:
 
 
 @pytest.mark.parametrize("feedback", [False, True])
-@pytest.mark.parametrize("pool", [0, 3])
-def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: bool, pool: int) -> None:
-    model = supair(feedback=feedback, remaining_pool=pool)
+@pytest.mark.parametrize("sees", ["image", "remaining"])
+def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: bool, sees: str) -> None:
+    model = supair(feedback=feedback, sees=sees)
     x, noise = model.as_float(images(1)), model.draw(1, rng())
     other = noise.clone()
     other[:, 0] += 1
     one, two = model.infer(x, noise), model.infer(x, other)
     assert torch.equal(one.mean[:, 0], two.mean[:, 0])
-    assert torch.equal(one.mean[:, 1:], two.mean[:, 1:]) == (not feedback and not pool)
+    assert torch.equal(one.mean[:, 1:], two.mean[:, 1:]) == (not feedback and sees == "image")
 
 
 def test_guide_reads_what_is_left_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:

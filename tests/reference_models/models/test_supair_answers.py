@@ -106,10 +106,8 @@ def test_without_objects_the_background_is_completed() -> None:
 def test_inferred_order_decides_what_is_painted_in_front() -> None:
     model = supair(order="inferred", max_objects=2)
     x = torch.rand(40, 1, 12, 10, dtype=torch.float64, generator=rng())
-    decide(model, 60.0)
     with torch.no_grad():
-        q = model.infer(x, torch.zeros(40, 2, 4, dtype=torch.float64))
-        scores = model.score(x, q.z)
+        scores = model.score(x, model.poses.sample((40, 2), rng()).double())
         total = scores.objects + scores.occlusion
         places = {(query.item, tuple(query.front)): i for i, query in enumerate(model.orders.queries)}
         first = total[:, places[0, ()]] + total[:, places[1, (0,)]]
