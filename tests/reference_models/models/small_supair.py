@@ -26,7 +26,7 @@ SMALL: dict[str, Any] = {
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"order": "inferred"},
-    {"count": "guided"},
+    {"count": "guided", "sees": "image", "filters": (), "feedback": False},
     {"shared_objects": False, "order": "inferred", "feedback": True},
     {"background": "black", "count_prior": "learned", "pose_of": "present", "mask": "scatter"},
     {
