@@ -39,6 +39,9 @@ from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.spn import SumProductNetwork
 from reference_models.supair_settings import SuPAIRConfig
 
+FORGET = -3.0
+"""Bias at first of the LSTM's gate that keeps what it knew: a twentieth of it."""
+
 LAYOUTS = 32
 """Layouts to choose from for every sampled image."""
 
@@ -85,8 +88,8 @@ class SuPAIR(SceneModel):
 
     - Any of the K objects may be there, not the first N alone, and which are is summed over in the likelihood itself,
       so that Bayes' rule counts and no q(N | x) has to be learnt (``count=guided`` does it the paper's way).
-    - In each step the guide sees what its objects leave of the image, through convolutions, so that the second is
-      found as the first was (``sees=image``: the whole image in every step).
+    - Beside the whole image, the guide sees in each step what its objects leave of it, through convolutions, and at
+      first nothing else, so that the second is found as the first was (``sees=image``: the whole image alone).
     - p(N) and the uniform prior of the pose have their constants, which shifts the ELBO and, where every object has a
       pose, changes nothing else; the entropy of the pose is exact.
     - Samples of a patch lie at the centres of its cells.
@@ -110,8 +113,7 @@ class SuPAIR(SceneModel):
         c = config
         height, width, channels = image_shape
         self.look = Eye(image_shape, c.filters)
-        context, inputs = c.features_read(self.look.features)
-        self.lstm = SharedInputLSTM(context, inputs, c.lstm_size)
+        self.lstm = SharedInputLSTM(self.look.features, c.features_a_step(self.look.features), c.lstm_size)
         self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * POSE, nn.Sigmoid)
         self.poses = c.build_pose_prior(image_shape)
         self.orders = c.build_orders()
@@ -130,6 +132,16 @@ class SuPAIR(SceneModel):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.constant_(layer.bias, 0.1)  # SuPAIR code
+        if self.config.sees == "remaining":
+            self._forget_at_first()
+
+    def _forget_at_first(self) -> None:
+        """Let each step begin by what it sees remaining alone: who finds one object then finds the next as well."""
+        size, pose = self.config.lstm_size, POSE if self.config.feedback else 0
+        with torch.no_grad():
+            cast(nn.Linear, self.lstm.read_context).weight.zero_()
+            self.lstm.read_step.weight[:, : size + pose] = 0
+            self.lstm.read_step.bias[size : 2 * size] = FORGET
 
     # --- inference ------------------------------------------------------------------------------------
 
@@ -140,7 +152,7 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        gates = self.lstm.gates(self.look(images) if self.config.sees == "image" else images)
+        gates = self.lstm.gates(self.look(images))
         zeros = gates.new_zeros(len(images), self.config.lstm_size)
         state, z, remaining = (zeros, zeros), torch.zeros_like(noise[:, 0]), images
         steps = []
@@ -149,7 +161,8 @@ class SuPAIR(SceneModel):
             steps.append(self._posterior(self.find(state[0]), step_noise))
             z = steps[-1].z
             if self.config.sees == "remaining":
-                remaining = remaining * (1 - self._covered(rectangles_of(z[:, None])))
+                covered = rectangles_of(z[:, None]).grown(self.config.margin)
+                remaining = remaining * (1 - self._covered(covered))
         fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
         return Posterior(*(torch.stack(values, dim=1) for values in fields))
 
@@ -158,7 +171,7 @@ class SuPAIR(SceneModel):
 
         Args:
             z: The last pose, ``[B, 4]``.
-            remaining: The image without what objects cover so far, ``[B, C, H, W]``.
+            remaining: The image without what objects cover so far, and its surroundings, ``[B, C, H, W]``.
         """
         parts = [z / max(self.image_shape[:2])] if self.config.feedback else [z[:, :0]]
         if self.config.sees == "remaining":

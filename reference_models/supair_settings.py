@@ -77,9 +77,12 @@ class SuPAIRConfig(ModelConfig):
     lstm_size: int = 256  # paper, sec. 3.4
     hidden_size: int = 50  # paper, sec. 3.4
     filters: tuple[int, ...] = (8, 16, 32)  # ours: of convolutions before the LSTM; paper: none
-    # Remaining: in each step what no object covers yet (ours), so that to find the second is to find the first again;
-    # image: the same whole image in every step (paper), where all objects may stay on one digit for long.
+    # Remaining: beside the whole image, in each step what no object covers yet (ours), so that to find the second is to
+    # find the first again; image: that alone (paper), where all objects may stay on one digit for a thousand steps.
     sees: Literal["image", "remaining"] = "remaining"
+    margin: float = (
+        0.25  # ours: covered is this part of a rectangle's sides around it, too; else edges are what remains
+    )
     feedback: bool = True  # ours: each step knows the last pose, as in AIR; SuPAIR code: nothing
     # The answer
     boxes: Literal["window", "tight"] = "window"  # tight: around what differs from the background
@@ -153,10 +156,9 @@ class SuPAIRConfig(ModelConfig):
         height, width, _ = image_shape
         return PosePrior(height, width, self.side_range, self.aspect_range, self.position_range)
 
-    def features_read(self, seen: int) -> tuple[int, int]:
-        """Return how many numbers the guide reads, of ``seen`` of an image: of the whole one, and anew in each step."""
-        pose = POSE if self.feedback else 0
-        return (seen, pose) if self.sees == "image" else (0, seen + pose)
+    def features_a_step(self, seen: int) -> int:
+        """Return how many numbers the guide reads in each step beside the image, of which it has ``seen`` features."""
+        return (POSE if self.feedback else 0) + (seen if self.sees == "remaining" else 0)
 
     def build_orders(self) -> Orders:
         """Return which objects may be there, and the orders in which they may lie."""

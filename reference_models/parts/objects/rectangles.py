@@ -103,6 +103,10 @@ class Rectangles:
         """Return ``x0 y0 x1 y1`` in pixels as ``[B, K, 4]``."""
         return torch.cat([self.corner.flip(-1), (self.corner + self.sides).flip(-1)], dim=-1)
 
+    def grown(self, margin: float) -> Rectangles:
+        """Return rectangles that are larger by ``margin`` of their sides on each of the four."""
+        return Rectangles(self.corner - margin * self.sides, (1 + 2 * margin) * self.sides)
+
     def area(self) -> Tensor:
         """Return the areas in pixels, ``[B, K]``."""
         return self.sides.prod(-1)

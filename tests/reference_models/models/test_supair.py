@@ -277,6 +277,7 @@ def test_count_costs_its_divergence_from_the_prior() -> None:
 @pytest.mark.parametrize("sees", ["image", "remaining"])
 def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: bool, sees: str) -> None:
     model = supair(feedback=feedback, sees=sees)
+    torch.nn.init.normal_(model.lstm.read_step.weight)  # that of `remaining` begins blind to the last pose
     x, noise = model.as_float(images(1)), model.draw(1, rng())
     other = noise.clone()
     other[:, 0] += 1
@@ -285,12 +286,27 @@ def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: 
     assert torch.equal(one.mean[:, 1:], two.mean[:, 1:]) == (not feedback and sees == "image")
 
 
+def test_guide_finds_the_second_as_the_first_where_it_begins() -> None:
+    model = supair((40, 40, 1), max_objects=2, side_range="0.2,0.4")
+    x = model.as_float(images(1, (40, 40, 1)))
+    noise = torch.zeros(1, 2, 4, dtype=torch.float64)
+    both = model.infer(x, noise)
+    left = x * (1 - rectangles_of(both.z[:, :1]).grown(0.25).coverage(40, 40).pixels)
+    with torch.no_grad():
+        model.lstm.read_step.bias[
+            model.config.lstm_size : 2 * model.config.lstm_size
+        ] = -60  # nothing is kept
+        both, alone = model.infer(x, noise), model.infer(left, noise)
+    torch.testing.assert_close(both.z[:, 1], alone.z[:, 0])
+    assert not torch.equal(both.z[:, 0], both.z[:, 1])
+
+
 def test_guide_reads_what_is_left_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
     model, read = supair(), []
     monkeypatch.setattr(SuPAIR, "_read", lambda self, z, left: read.append(left) or _READ(self, z, left))
     x = model.as_float(images(1))
     z = model.infer(x, model.draw(1, rng())).z
-    alone = rectangles_of(z).coverage(*SHAPE[:2]).pixels[0, :, None]  # [K, 1, H, W]
+    alone = rectangles_of(z).grown(0.25).coverage(*SHAPE[:2]).pixels[0, :, None]  # [K, 1, H, W]
     covered = 1 - torch.cumprod(1 - alone, dim=0)
     assert (covered == 1).any()
     torch.testing.assert_close(torch.cat(read), torch.cat([x, *(x * (1 - covered[:2]))[:, None]]))

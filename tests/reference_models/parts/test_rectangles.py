@@ -14,6 +14,15 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def test_grown_rectangles_are_larger_on_every_side() -> None:
+    found = rectangles()
+    x0, y0, x1, y1 = found.boxes().unbind(-1)
+    wide, high = 0.25 * (x1 - x0), 0.25 * (y1 - y0)
+    torch.testing.assert_close(
+        found.grown(0.25).boxes(), torch.stack([x0 - wide, y0 - high, x1 + wide, y1 + high], dim=-1)
+    )
+
+
 def rectangles(b: int = 3, k: int = 4) -> Rectangles:
     """Some of any size, many of which leave the canvas."""
     corner = torch.rand(b, k, 2, dtype=torch.float64, generator=rng()) * 16 - 4
