@@ -152,31 +152,30 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        gates = self.lstm.gates(self.look(images))
+        seen = self.look(images)
+        gates = self.lstm.gates(seen)
         zeros = gates.new_zeros(len(images), self.config.lstm_size)
-        state, z, remaining = (zeros, zeros), torch.zeros_like(noise[:, 0]), images
-        steps = []
+        state, z = (zeros, zeros), torch.zeros_like(noise[:, 0])
+        steps: list[Posterior] = []
         for step_noise in noise.unbind(1):
-            state = self.lstm.step(gates, self._read(z, remaining), state)
+            if steps and self.config.sees == "remaining":
+                images = self._remaining(images, z)
+                seen = self.look(images)
+            state = self.lstm.step(gates, self._read(z, seen), state)
             steps.append(self._posterior(self.find(state[0]), step_noise))
             z = steps[-1].z
-            if self.config.sees == "remaining":
-                covered = rectangles_of(z[:, None]).grown(self.config.margin)
-                remaining = remaining * (1 - self._covered(covered))
         fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
         return Posterior(*(torch.stack(values, dim=1) for values in fields))
 
-    def _read(self, z: Tensor, remaining: Tensor) -> Tensor:
-        """Return what the LSTM reads in a step beside the whole image: ``[B, features]``.
+    def _remaining(self, images: Tensor, z: Tensor) -> Tensor:
+        """Return ``images [B, C, H, W]`` without what objects at ``z [B, 4]`` cover, and their surroundings."""
+        covered = rectangles_of(z[:, None]).grown(self.config.margin)
+        return images * (1 - self._covered(covered))
 
-        Args:
-            z: The last pose, ``[B, 4]``.
-            remaining: The image without what objects cover so far, and its surroundings, ``[B, C, H, W]``.
-        """
-        parts = [z / max(self.image_shape[:2])] if self.config.feedback else [z[:, :0]]
-        if self.config.sees == "remaining":
-            parts.append(self.look(remaining))
-        return torch.cat(parts, dim=-1)
+    def _read(self, z: Tensor, seen: Tensor) -> Tensor:
+        """Return what the LSTM reads in a step beside the image: of the last pose and of what is ``seen`` now."""
+        pose = z / max(self.image_shape[:2]) if self.config.feedback else z[:, :0]
+        return torch.cat([pose, seen], dim=-1) if self.config.sees == "remaining" else pose
 
     def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:
         """Read the network's answer ``[..., 9]``; its poses have means in the prior's range."""

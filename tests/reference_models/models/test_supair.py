@@ -19,8 +19,6 @@ from reference_models.presets import preset_settings
 from reference_models.supair import SuPAIR
 from tests.reference_models.models.small_supair import SHAPE, SMALL, VARIANTS, decide, images, rng, supair
 
-_READ = SuPAIR._read
-
 
 def poses(*boxes: tuple[float, float, float, float]) -> Tensor:
     """Return z_where ``[1, K, 4]`` of ``(width, height, left, top)``."""
@@ -301,15 +299,15 @@ def test_guide_finds_the_second_as_the_first_where_it_begins() -> None:
     assert not torch.equal(both.z[:, 0], both.z[:, 1])
 
 
-def test_guide_reads_what_is_left_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, read = supair(), []
-    monkeypatch.setattr(SuPAIR, "_read", lambda self, z, left: read.append(left) or _READ(self, z, left))
+def test_guide_sees_what_is_left_of_the_image() -> None:
+    model, seen = supair(), []
+    model.look.register_forward_pre_hook(lambda eye, images: seen.append(images[0]))
     x = model.as_float(images(1))
     z = model.infer(x, model.draw(1, rng())).z
     alone = rectangles_of(z).grown(0.25).coverage(*SHAPE[:2]).pixels[0, :, None]  # [K, 1, H, W]
     covered = 1 - torch.cumprod(1 - alone, dim=0)
     assert (covered == 1).any()
-    torch.testing.assert_close(torch.cat(read), torch.cat([x, *(x * (1 - covered[:2]))[:, None]]))
+    torch.testing.assert_close(torch.cat(seen), torch.cat([x, *(x * (1 - covered[:2]))[:, None]]))
 
 
 @pytest.mark.parametrize("config", VARIANTS, ids=str)
