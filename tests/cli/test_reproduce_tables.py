@@ -133,8 +133,9 @@ def test_each_data_set_of_supair_has_its_own_preset():
         (cell.column, cell.row): cell.settings
         for cell in cells_of(table, table.scales["paper"], seeds=[0], forms=["exact"])
     }
-    assert settings["Sprites", "SuPAIR"] == {"background_max_variance": 0.16}
-    assert settings["Multi-MNIST", "SuPAIR"] == settings["Grid-MNIST", "SuPAIR"] == {}
+    assert settings["Sprites", "SuPAIR"] == {"background_max_variance": 0.16, "occlusion_rate": 500}
+    assert settings["Multi-MNIST", "SuPAIR"] == {"occlusion_rate": 500}
+    assert settings["Grid-MNIST", "SuPAIR"] == {}
     ablation = settings["Noisy-MNIST", "SuPAIR-without-background"]
     assert ablation == {**settings["Noisy-MNIST", "SuPAIR"], "background": "black"}
     assert settings["Noisy-MNIST", "SuPAIR"]["object_min_variance"] == 0.25

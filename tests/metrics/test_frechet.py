@@ -130,8 +130,10 @@ def test_is_symmetric_at_least_zero_and_blind_to_rotation_and_common_shift(n, m,
 
 def test_takes_tensors_of_half_the_bits(rng):
     x, y = features(rng, 60, 8).astype(np.float32), features(rng, 50, 8, 2).astype(np.float32)
-    assert frechet_distance(torch.from_numpy(x), torch.from_numpy(y)) == frechet_distance(x, y)
-    assert frechet_distance(torch.from_numpy(x), y) == frechet_distance(x, y)
+    # Not to the last bit: sums of a product come in another order where the arrays begin at another address.
+    want = pytest.approx(frechet_distance(x, y), rel=1e-12)
+    assert frechet_distance(torch.from_numpy(x), torch.from_numpy(y)) == want
+    assert frechet_distance(torch.from_numpy(x), y) == want
 
 
 def test_floor_is_of_disjoint_halves_and_falls_with_n(rng):
