@@ -167,10 +167,16 @@ class SuPAIR(SceneModel):
         fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
         return Posterior(*(torch.stack(values, dim=1) for values in fields))
 
+    @torch.compiler.disable  # the margin is another number each step, for which all would be compiled anew
     def _remaining(self, images: Tensor, z: Tensor) -> Tensor:
-        """Return ``images [B, C, H, W]`` without what objects at ``z [B, 4]`` cover, and their surroundings."""
-        covered = rectangles_of(z[:, None]).grown(self.config.margin)
+        """Return ``images [B, C, H, W]`` without what objects at ``z [B, 4]`` cover and, at first, what is near."""
+        covered = rectangles_of(z[:, None]).grown(self._margin())
         return images * (1 - self._covered(covered))
+
+    def _margin(self) -> float:
+        if not self.training:
+            return 0.0
+        return self.config.margin * max(0.0, 1 - self.training_step / self.config.margin_steps)
 
     def _read(self, z: Tensor, seen: Tensor) -> Tensor:
         """Return what the LSTM reads in a step beside the image: of the last pose and of what is ``seen`` now."""

@@ -23,7 +23,7 @@ LARGEST_SUM_OVER_SETS = 5
 LARGEST_SUM_OVER_ORDERS = 4
 """Objects up to which all orders are summed over: 32 patches an image instead of 4, and growing as K 2^(K-1)."""
 
-_WHOLE = ("max_objects", "patch_size", "lstm_size", "hidden_size")
+_WHOLE = ("max_objects", "patch_size", "lstm_size", "hidden_size", "margin_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,10 @@ class SuPAIRConfig(ModelConfig):
     # Remaining: beside the whole image, in each step what no object covers yet (ours), so that to find the second is to
     # find the first again; image: that alone (paper), where all objects may stay on one digit for a thousand steps.
     sees: Literal["image", "remaining"] = "remaining"
-    margin: float = (
-        0.25  # ours: covered is this part of a rectangle's sides around it, too; else edges are what remains
-    )
+    # Ours: the part of its sides by which an object covers more at first, so that its edges do not remain; falls to 0
+    # in so many steps, since a digit that touches another has its own edges there.
+    margin: float = 0.25
+    margin_steps: int = 1000
     feedback: bool = True  # ours: each step knows the last pose, as in AIR; SuPAIR code: nothing
     # The answer
     boxes: Literal["window", "tight"] = "window"  # tight: around what differs from the background
