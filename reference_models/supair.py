@@ -10,22 +10,19 @@ The pose is reparameterised, so that the gradient is that of a plain function.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
-from torch.nn.functional import logsigmoid
 
 from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, SceneModel, noise_of
-from reference_models.parts.nets import mlp
 from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import tight_boxes
 from reference_models.parts.objects.backgrounds import BlackBackground
 from reference_models.parts.objects.counts import presence_among, stick_breaking
-from reference_models.parts.objects.eye import Eye
+from reference_models.parts.objects.guide import Posterior
 from reference_models.parts.objects.occlusion import (
     Orders,
     first_objects,
@@ -35,37 +32,14 @@ from reference_models.parts.objects.occlusion import (
 )
 from reference_models.parts.objects.poses import POSE, PosePrior, rectangles_of
 from reference_models.parts.objects.rectangles import Profiles, Rectangles
-from reference_models.parts.recurrent import SharedInputLSTM
 from reference_models.parts.spn import SumProductNetwork
 from reference_models.supair_settings import SuPAIRConfig
-
-FORGET = -3.0
-"""Bias at first of the LSTM's gate that keeps what it knew: a twentieth of it."""
 
 LAYOUTS = 32
 """Layouts to choose from for every sampled image."""
 
 CHUNK = 1024
 """Layouts whose occlusion is looked at at once; bounds the memory."""
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """q(N, z_where | x), with one sample of z_where; objects in the order in which they were found."""
-
-    decisions: Tensor  # [B, K], logits of "there is one more"
-    mean: Tensor  # [B, K, 4]
-    log_sd: Tensor  # [B, K, 4]
-    z: Tensor  # [B, K, 4]
-
-    @property
-    def count(self) -> Categorical:
-        """q(N | x), N = 0..K, batch ``[B]``."""
-        return stick_breaking(self.decisions)
-
-    def entropy(self) -> Tensor:
-        """Return the entropy of each pose in nats: ``[B, K]``."""
-        return (self.log_sd + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
 
 
 class Scores(NamedTuple):
@@ -106,42 +80,19 @@ class SuPAIR(SceneModel):
     objects: nn.ModuleList
     background: SumProductNetwork | BlackBackground
     _prior: Tensor
-    _log_max_sd: Tensor
 
     def __init__(self, config: SuPAIRConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         c = config
-        height, width, channels = image_shape
-        self.look = Eye(image_shape, c.filters)
-        self.lstm = SharedInputLSTM(self.look.features, c.features_a_step(self.look.features), c.lstm_size)
-        self.find = mlp(c.lstm_size, [c.hidden_size], 1 + 2 * POSE, nn.Sigmoid)
         self.poses = c.build_pose_prior(image_shape)
+        self.guide = c.build_guide(image_shape, self.poses)
         self.orders = c.build_orders()
-        self.objects = c.build_objects(channels)
+        self.objects = c.build_objects(image_shape[-1])
         self.background = c.build_background(image_shape)
         prior = c.build_decision_prior()
         self.decision_prior = prior if isinstance(prior, nn.Parameter) else None
         self.register_buffer("_prior", prior.detach().clone(), persistent=False)
-        shorter = min(height, width)
-        max_sd = torch.tensor([c.side_sd, c.side_sd, c.position_sd, c.position_sd]) * shorter
-        self.register_buffer("_log_max_sd", max_sd.log(), persistent=False)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.find:
-            if isinstance(layer, nn.Linear):
-                nn.init.xavier_uniform_(layer.weight)
-                nn.init.constant_(layer.bias, 0.1)  # SuPAIR code
-        if self.config.sees == "remaining":
-            self._forget_at_first()
-
-    def _forget_at_first(self) -> None:
-        """Let each step begin by what it sees remaining alone: who finds one object then finds the next as well."""
-        size, pose = self.config.lstm_size, POSE if self.config.feedback else 0
-        with torch.no_grad():
-            cast(nn.Linear, self.lstm.read_context).weight.zero_()
-            self.lstm.read_step.weight[:, : size + pose] = 0
-            self.lstm.read_step.bias[size : 2 * size] = FORGET
+        self.guide.initialise()
 
     # --- inference ------------------------------------------------------------------------------------
 
@@ -152,43 +103,10 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        seen = self.look(images)
-        gates = self.lstm.gates(seen)
-        zeros = gates.new_zeros(len(images), self.config.lstm_size)
-        state, z = (zeros, zeros), torch.zeros_like(noise[:, 0])
-        steps: list[Posterior] = []
-        for step_noise in noise.unbind(1):
-            if steps and self.config.sees == "remaining":
-                images = self._remaining(images, z)
-                seen = self.look(images)
-            state = self.lstm.step(gates, self._read(z, seen), state)
-            steps.append(self._posterior(self.find(state[0]), step_noise))
-            z = steps[-1].z
-        fields = ([getattr(step, name) for step in steps] for name in ("decisions", "mean", "log_sd", "z"))
-        return Posterior(*(torch.stack(values, dim=1) for values in fields))
-
-    @torch.compiler.disable  # the margin is another number each step, for which all would be compiled anew
-    def _remaining(self, images: Tensor, z: Tensor) -> Tensor:
-        """Return ``images [B, C, H, W]`` without what objects at ``z [B, 4]`` cover and, at first, what is near."""
-        covered = rectangles_of(z[:, None]).grown(self._margin())
-        return images * (1 - self._covered(covered))
-
-    def _margin(self) -> float:
-        if not self.training:
-            return 0.0
-        return self.config.margin * max(0.0, 1 - self.training_step / self.config.margin_steps)
-
-    def _read(self, z: Tensor, seen: Tensor) -> Tensor:
-        """Return what the LSTM reads in a step beside the image: of the last pose and of what is ``seen`` now."""
-        pose = z / max(self.image_shape[:2]) if self.config.feedback else z[:, :0]
-        return torch.cat([pose, seen], dim=-1) if self.config.sees == "remaining" else pose
-
-    def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:
-        """Read the network's answer ``[..., 9]``; its poses have means in the prior's range."""
-        decisions, raw_mean, raw_sd = parameters.split([1, POSE, POSE], dim=-1)
-        mean = self.poses.spread(torch.sigmoid(raw_mean))
-        log_sd = logsigmoid(raw_sd) + self._log_max_sd
-        return Posterior(decisions.squeeze(-1), mean, log_sd, torch.addcmul(mean, log_sd.exp(), noise))
+        c = self.config
+        margin = c.margin * max(0.0, 1 - self.training_step / c.margin_steps) if self.training else 0.0
+        posterior: Posterior = self.guide(images, noise, margin)
+        return posterior
 
     def present(self, q: Posterior, scores: Scores) -> Tensor:
         """Return log p(set | x, z_where) of which objects are there, or log q(N | x) of the guide: ``[B, S]``."""

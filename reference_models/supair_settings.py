@@ -13,8 +13,9 @@ from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape, ModelConfig
 from reference_models.parts.objects import count_priors
 from reference_models.parts.objects.backgrounds import BlackBackground
+from reference_models.parts.objects.guide import Guide
 from reference_models.parts.objects.occlusion import Orders, any_objects, first_objects
-from reference_models.parts.objects.poses import POSE, PosePrior
+from reference_models.parts.objects.poses import PosePrior
 from reference_models.parts.spn import SPNConfig, SumProductNetwork
 
 LARGEST_SUM_OVER_SETS = 5
@@ -157,9 +158,19 @@ class SuPAIRConfig(ModelConfig):
         height, width, _ = image_shape
         return PosePrior(height, width, self.side_range, self.aspect_range, self.position_range)
 
-    def features_a_step(self, seen: int) -> int:
-        """Return how many numbers the guide reads in each step beside the image, of which it has ``seen`` features."""
-        return (POSE if self.feedback else 0) + (seen if self.sees == "remaining" else 0)
+    def build_guide(self, image_shape: ImageShape, poses: PosePrior) -> Guide:
+        """Return what finds objects at ``poses`` in ``(H, W, C)`` images."""
+        shorter = min(image_shape[:2])
+        return Guide(
+            image_shape,
+            poses,
+            [sd * shorter for sd in (self.side_sd, self.side_sd, self.position_sd, self.position_sd)],
+            filters=self.filters,
+            lstm_size=self.lstm_size,
+            hidden_size=self.hidden_size,
+            remaining=self.sees == "remaining",
+            feedback=self.feedback,
+        )
 
     def build_orders(self) -> Orders:
         """Return which objects may be there, and the orders in which they may lie."""

@@ -55,7 +55,7 @@ def images(n: int = 3, shape: tuple[int, int, int] = SHAPE) -> Tensor:
 def decide(model: SuPAIR, logit: float) -> SuPAIR:
     """Let the guide say at every step, whatever it sees, that there is one more, or not."""
     with torch.no_grad():
-        last = model.find[-1]
+        last = model.guide.find[-1]
         assert isinstance(last, torch.nn.Linear)
         last.weight[0] = 0
         last.bias[0] = logit

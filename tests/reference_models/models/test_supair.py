@@ -27,7 +27,7 @@ def poses(*boxes: tuple[float, float, float, float]) -> Tensor:
 
 def test_parameters_are_as_many_as_in_table_1() -> None:
     model = SuPAIR.from_config(preset_settings("supair", "faithful-multi-mnist"), (50, 50, 1))
-    guide = sum(p.numel() for part in (model.lstm, model.find) for p in part.parameters())
+    guide = sum(p.numel() for part in (model.guide.lstm, model.guide.find) for p in part.parameters())
     assert guide == 2_836_477
     assert sum(p.numel() for p in model.objects.parameters()) == 286_560
     assert sum(p.numel() for p in model.background.parameters()) == 90_108
@@ -275,7 +275,9 @@ def test_count_costs_its_divergence_from_the_prior() -> None:
 @pytest.mark.parametrize("sees", ["image", "remaining"])
 def test_a_step_knows_the_one_before_by_its_pose_or_by_what_it_covers(feedback: bool, sees: str) -> None:
     model = supair(feedback=feedback, sees=sees)
-    torch.nn.init.normal_(model.lstm.read_step.weight)  # that of `remaining` begins blind to the last pose
+    torch.nn.init.normal_(
+        model.guide.lstm.read_step.weight
+    )  # that of `remaining` begins blind to the last pose
     x, noise = model.as_float(images(1)), model.draw(1, rng())
     other = noise.clone()
     other[:, 0] += 1
@@ -291,7 +293,7 @@ def test_guide_finds_the_second_as_the_first_where_it_begins() -> None:
     both = model.infer(x, noise)
     left = x * (1 - rectangles_of(both.z[:, :1]).grown(0.25).coverage(40, 40).pixels)
     with torch.no_grad():
-        model.lstm.read_step.bias[
+        model.guide.lstm.read_step.bias[
             model.config.lstm_size : 2 * model.config.lstm_size
         ] = -60  # nothing is kept
         both, alone = model.infer(x, noise), model.infer(left, noise)
@@ -306,7 +308,7 @@ def test_guide_finds_the_second_as_the_first_where_it_begins() -> None:
 def test_guide_sees_what_is_left_of_the_image(step: int, training: bool, margin: float) -> None:
     model, seen = supair().train(training), []
     model.training_step = step
-    model.look.register_forward_pre_hook(lambda eye, images: seen.append(images[0]))
+    model.guide.look.register_forward_pre_hook(lambda eye, images: seen.append(images[0]))
     x = model.as_float(images(1))
     z = model.infer(x, model.draw(1, rng())).z
     alone = rectangles_of(z).grown(margin).coverage(*SHAPE[:2]).pixels[0, :, None]  # [K, 1, H, W]

@@ -78,7 +78,7 @@ def test_objects_and_background_are_completed_from_what_is_seen_of_them() -> Non
     )  # both at the same place: 4 x 4 pixels at (3, 2)
     place = torch.tensor([(0.4 - 0.3) / 0.3, 0.5, 3 / 9, 2 / 10.8], dtype=torch.float64)
     with torch.no_grad():
-        last = model.find[-1]
+        last = model.guide.find[-1]
         assert isinstance(last, torch.nn.Linear)
         last.weight.zero_()
         last.bias[1:5] = torch.logit(place)
