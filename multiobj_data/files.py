@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,20 @@ def replacing(path: str | os.PathLike[str], advice: str | None = None) -> Iterat
     if not path.parent.is_dir():
         raise UsageError(f"{path}: expected an existing folder, {path.parent} is none; create it first.")
     temporary = temporary_of(path)
-    with explain_os_errors(path, advice):
+    try:
         try:
             yield temporary
+        except OSError as error:
+            if error.filename is not None and Path(error.filename) not in (path, temporary):
+                raise  # of another file, that the content comes from
+            with explain_os_errors(path, advice):
+                raise
+        with explain_os_errors(path, advice):
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        finally:
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -27,6 +28,9 @@ from multiobj_data.shards.hdf5 import ImageLayout, open_shard, read_scenes
 from multiobj_data.shards.manifest import CONVERTED, Manifest
 
 Indices = Sequence[int] | np.ndarray
+
+_OPEN = 128
+"""Shards that a process holds open at once, of each split twice: systems allow some 1,000 files."""
 
 
 class SceneSource(Protocol):
@@ -100,15 +104,22 @@ class StoredScenes:
 
     def images(self, indices: Indices) -> np.ndarray:
         """Return uint8 ``[n, H, W, C]``, in the order asked for; writable."""
-        maps, size, rows = self._maps, self._image_bytes, self.manifest.shard_rows
-        # One join over slices of the maps: a NumPy fancy index for each shard costs several times as much.
+        index = _checked(indices, len(self)).tolist()  # plain numbers are faster here
+        # As many at a time as maps are kept, so that slices do not keep more of them open.
+        parts = [self._joined(index[start : start + _OPEN]) for start in range(0, len(index), _OPEN)]
+        joined = parts[0] if len(parts) == 1 else bytearray().join(parts)
+        return np.frombuffer(joined, np.uint8).reshape(-1, *self.image_shape)
+
+    def _joined(self, index: list[int]) -> bytearray:
+        """Join slices of the maps: a NumPy fancy index for each shard costs several times as much."""
+        layouts, maps, rows = self._layouts, self._maps, self.manifest.shard_rows
+        size = math.prod(self.image_shape)
         parts = []
-        for index in _checked(indices, len(self)).tolist():  # plain numbers are faster here
-            shard, row = divmod(index, rows)
-            memory, start = maps[shard]
-            start += row * size
-            parts.append(memory[start : start + size])
-        return np.frombuffer(bytearray().join(parts), np.uint8).reshape(-1, *self.image_shape)
+        for i in index:
+            shard, row = divmod(i, rows)
+            start = layouts[shard].offset + row * size
+            parts.append(maps(shard)[start : start + size])
+        return bytearray().join(parts)
 
     def scenes(self, indices: Indices) -> Scenes:
         """Return the scenes, in the order asked for."""
@@ -121,38 +132,43 @@ class StoredScenes:
         return Scenes.concatenate(parts)[np.argsort(order)]
 
     def _read(self, shard: int, rows: np.ndarray) -> Scenes:
-        return read_scenes(self._file(shard), rows)
+        return read_scenes(self._files(os.getpid(), shard), rows)
 
-    # -- files, opened once a process
-
-    @cached_property
-    def _image_bytes(self) -> int:
-        return int(np.prod(self.image_shape))
+    # -- files, opened on first use; of many the last ones stay open
 
     @cached_property
-    def _maps(self) -> list[tuple[memoryview, int]]:
-        """Each shard's file as memory, and where its images start."""
-        maps = []
-        for shard in self.shards:
-            layout = ImageLayout.of(self.folder / shard.file)
+    def _layouts(self) -> list[ImageLayout]:
+        """Where each shard's images lie."""
+        layouts = [ImageLayout.of(self.folder / shard.file) for shard in self.shards]
+        for shard, layout in zip(self.shards, layouts, strict=True):
             if layout.rows != shard.rows or layout.shape != self.image_shape:
                 raise DataError(
                     f"{layout.path}: expected {shard.rows} images of {self.image_shape}, got {layout.rows} of "
                     f"{layout.shape}; {repair_hint(self.folder)}."
                 )
-            with open(layout.path, "rb") as file:
-                maps.append((memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), layout.offset))
-        return maps
+        return layouts
 
-    def _file(self, shard: int) -> Any:
-        opened: dict[tuple[int, int], Any] = self.__dict__.setdefault("_opened", {})
-        key = (os.getpid(), shard)  # HDF5 handles must not cross a fork
-        if key not in opened:
-            opened[key] = open_shard(self.folder / self.shards[shard].file)
-        return opened[key]
+    @cached_property
+    def _maps(self) -> Callable[[int], memoryview]:
+        """Shard -> its file as memory."""
+        return lru_cache(_OPEN)(partial(_mapped, [layout.path for layout in self._layouts]))
+
+    @cached_property
+    def _files(self) -> Callable[[int, int], Any]:
+        """Process, shard -> the shard opened by HDF5, whose handles must not cross a fork."""
+        return lru_cache(_OPEN)(partial(_opened, [self.folder / shard.file for shard in self.shards]))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_opened")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_maps", "_files")}
+
+
+def _mapped(paths: Sequence[Path], shard: int) -> memoryview:
+    with open(paths[shard], "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _opened(paths: Sequence[Path], process: int, shard: int) -> Any:
+    return open_shard(paths[shard])
 
 
 class GeneratedScenes:
@@ -208,10 +224,11 @@ class GeneratedScenes:
 
     def _block(self, block: int) -> Scenes:
         """Draw a block; the last one is kept, since neighbours are often asked for next."""
-        if self._kept is None or self._kept[0] != block:
+        kept = self._kept  # once: another thread may put another block there
+        if kept is None or kept[0] != block:
             scenes = draw_scenes(self.plan.generator, self.plan.seed, self.split, block * BLOCK, BLOCK)
-            self._kept = (block, scenes)
-        return self._kept[1]
+            kept = self._kept = (block, scenes)
+        return kept[1]
 
 
 def _checked(indices: Indices, length: int) -> np.ndarray:

@@ -58,14 +58,16 @@ def resolve(kind: str, name: str) -> Any:
     """Return the generator class, model class or metric called ``name``.
 
     Args:
-        kind: ``"generators"``, ``"models"`` or ``"metrics"``.
+        kind: ``"generators"``, ``"models"``, ``"metrics"`` or ``"constraints"``.
         name: A built-in id, ``"package.module:attribute"`` (the package may lie in the current folder), or
             the name of an entry point in the group ``mobj.<kind>``.
 
     Raises:
-        UsageError: If there is no such name, the module has no such attribute, or a generator's is none.
+        UsageError: If there is no such kind or name, the module has no such attribute, or a generator's is none.
         MobjError: If the module exists, but importing it raises.
     """
+    if kind not in BUILT_IN:
+        raise UsageError(f"kind: expected one of {', '.join(BUILT_IN)}, got {quoted(kind)}.")
     found = _find(kind, name)
     if kind == "generators":
         _require_generator(name, found)

@@ -20,6 +20,7 @@ from multiobj_data.arrays import to_numpy
 from multiobj_data.errors import DataError, did_you_mean
 from multiobj_data.files import replacing
 from multiobj_data.scenes import Prediction, expect
+from multiobj_data.shards.hdf5 import DAMAGE
 
 if TYPE_CHECKING:
     import h5py
@@ -139,7 +140,7 @@ class PredictionFile:
             raise DataError(
                 f"{self.path}: cannot be read: permission denied; ask its owner for read access."
             ) from error
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # as h5py finds damage
+        except DAMAGE as error:
             raise DataError(
                 f"{self.path}: cannot be read as HDF5 ({error}); is it complete? Write it again."
             ) from error

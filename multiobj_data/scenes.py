@@ -86,8 +86,11 @@ class Scenes:
     def __post_init__(self) -> None:
         expect("image", self.image, (None, None, None, None), "u")
         b, h, w, _ = self.image.shape
-        if self.image.dtype != np.uint8:
-            raise ValueError(f"image: expected uint8, got {self.image.dtype}.")
+        for name in ("image", "segments"):
+            if (dtype := getattr(self, name).dtype) != np.uint8:
+                raise ValueError(f"{name}: expected uint8, got {dtype}.")
+        if self.background_segments < 1:
+            raise ValueError(f"background_segments: expected 1 or more, got {self.background_segments}.")
         expect("count", self.count, (b,), "iu")
         expect("segments", self.segments, (b, h, w), "u")
         expect("boxes", self.boxes, (b, None, 4), "f")

@@ -25,9 +25,10 @@ def weighted(weights: Mapping[int, float]) -> str:
 class Counts:
     """A distribution over the number of objects, written as text.
 
-    With equal shares or whole-number weights, every run of ``cycle`` scenes holds each count exactly as
-    often as its weight says, in random order, so that shares over a split are exact (to within one cycle).
-    With fractional weights, counts are drawn independently.
+    With equal shares or whole-number weights, every cycle of as many scenes as the weights' sum, divided by what all
+    have in common, holds each count exactly as often as its weight says, in random order, so that shares over a split
+    are exact (to within one cycle). With fractional weights, and those whose cycle is longer than 128 scenes, counts
+    are drawn independently.
 
     Args:
         text: Comma-separated counts (``"2,4"``), ranges (``"0-2"``), each with an optional ``:weight``.
@@ -96,7 +97,8 @@ class Counts:
         """Return the counts of scenes ``first .. first + n - 1`` as int64 ``[n]``.
 
         Cycles that lie within the request are shuffled by ``rng``. A cycle that crosses its border must
-        come out alike on both sides, so its order is keyed by its own number instead.
+        come out alike on both sides, so its order is keyed by its own number instead: it is the same for all seeds
+        and splits.
         """
         cycle = self._cycle()
         if cycle is None:

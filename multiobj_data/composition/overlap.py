@@ -124,7 +124,10 @@ class Overlap:
         bad = np.zeros(len(new), bool)
         if self.rule == "legacy":
             return _saturates(earlier, new)
-        if (tables := new.sprites.tables) is None:
+        tables = new.sprites.tables
+        if (
+            tables is None or self.margin > new.sprites.tile.shape[1]
+        ):  # a table grows with the margin's square
             return self._rejects_anew(earlier, new)
         if self not in tables:
             tables[self] = Collisions.of(new.sprites, self)

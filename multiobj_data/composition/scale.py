@@ -56,10 +56,10 @@ class Scale:
 
     def sides(self, size: int) -> range:
         """Return every side that can come out for patches of ``size`` pixels."""
-        low, high = self._range()
-        if self._parse()[0] == "divisor":
-            return range(max(int(size * low), 1), int(size * high) + 1)
-        return range(max(round(size * low), 1), max(round(size * high), 1) + 1)
+        kind, a, b = self._parse()
+        if kind == "divisor":  # divided as in `draw`: the same numbers by another way round to other sides
+            return range(max(int(size / (a + _SPREAD * b)), 1), max(int(size / (a - _SPREAD * b)), 1) + 1)
+        return range(max(round(size * a), 1), max(round(size * b), 1) + 1)
 
     def draw(self, rng: np.random.Generator, n: int, size: int) -> np.ndarray:
         """Return the sides of ``n`` patches, int64 ``[n]`` in pixels."""

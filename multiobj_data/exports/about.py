@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from multiobj_data.configuration import build
+from multiobj_data.configuration import build, recorded
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.loaders.sets import PUBLIC_SETS, PublicSet
 from multiobj_data.plugins import BUILT_IN, names, resolve
@@ -213,8 +213,13 @@ def _citation(manifest: Manifest) -> str:
 
 
 def _has_settings(manifest: Manifest, preset: Preset) -> bool:
-    same = (manifest.config.get(key) == value for key, value in preset.settings.items())
-    return preset.generator == manifest.generator and all(same)
+    """Whether a preset's settings, defaults included, are the data set's, wherever its source images come from."""
+    if preset.generator != manifest.generator:
+        return False
+    kind = resolve("generators", preset.generator)
+    expected = recorded(build(kind, preset.settings))
+    elsewhere = {*getattr(kind, "per_machine", ())}
+    return all(manifest.config.get(name) == expected[name] for name in expected.keys() - elsewhere)
 
 
 def _licence(manifest: Manifest) -> str | None:

@@ -104,8 +104,9 @@ class Region:
 
         Args:
             values: Every factor of `names`, numbers ``[n]``; a factor with colour words may be RGB float ``[n, 3]``,
-                which is named by `colours.colour_code`. Other shapes ``[...]`` work alike, and so do
-                the factors of `Scenes`, ``[B, K]``.
+                which is named by `colours.colour_code`. Other shapes ``[...]`` work alike. Of the factors of
+                `Scenes`, ``[B, K]``, only the places of objects that are present mean something: whole numbers have
+                no way to say that there is none.
 
         Returns:
             Bool ``[n]``.

@@ -62,21 +62,29 @@ def in_processes(workers: int) -> Run:
             calls = (joblib.delayed(_write_in_process)(plan, task, folder) for task in chain(first, tasks))
             results = pool(calls)
             try:
-                for done in results:  # noqa: UP028 `yield from` would close them itself
-                    yield done
+                with killed_workers_explained():
+                    for done in results:  # noqa: UP028 `yield from` would close them itself
+                        yield done
             except GeneratorExit:
                 # We were told to stop: joblib need not say that work was for nothing.
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     results.close()
                 raise
-            except BrokenProcessPool as error:
-                raise MobjError(
-                    "a worker process was killed (out of memory?); run the same command with fewer --workers, it "
-                    "continues where it stopped."
-                ) from error
 
     return run
+
+
+@contextmanager
+def killed_workers_explained() -> Iterator[None]:
+    """Turn the loss of a process of a pool into one sentence."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise MobjError(
+            "a worker process was killed (out of memory?); run the same command with fewer --workers, it continues "
+            "where it stopped."
+        ) from error
 
 
 def _write_in_process(plan: Plan, task: Task, folder: Path) -> Finished:

@@ -16,8 +16,9 @@ from multiobj_data.errors import DataError, MobjError, UsageError
 from multiobj_data.files import explain_os_errors, make_folder, replacing, temporary_of
 from multiobj_data.generation.parts import Inventory, Part, read_part, refuse_mixture, take_inventory
 from multiobj_data.generation.plan import split_records
+from multiobj_data.generators.flat import OOD
 from multiobj_data.plugins import resolve
-from multiobj_data.shards.hdf5 import open_shard
+from multiobj_data.shards.hdf5 import damage_explained, open_shard
 from multiobj_data.shards.journal import Journal, hold_lock, is_whole, remove_journals
 from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
 from multiobj_data.version import __version__
@@ -162,7 +163,7 @@ def _manifest_of(inventory: Inventory) -> Manifest:
     identity = inventory.identity
     finished = {file: known for file, (_, known) in inventory.found.items()}
     path, _ = next(iter(inventory.found.values()))
-    with open_shard(path) as file:
+    with open_shard(path) as file, damage_explained(path):
         (height, width, channels), max_objects = file["image"].shape[1:], file["boxes"].shape[1]
     return Manifest(
         dataset=identity["dataset"],
@@ -210,7 +211,10 @@ def _command(identity: dict[str, Any]) -> list[str]:
     for name, value in identity["config"].items():
         if name not in defaults or _text(defaults[name]) != _text(value):
             command += ["--set", f"{name}={_text(value)}"]
-    for split in dict.fromkeys(("train", "val", "test", *identity["splits"])):
+    shifted = any(
+        identity["config"].get(name) for name in ("holdout", "ood")
+    )  # `mobj generate` then adds the split
+    for split in dict.fromkeys(("train", "val", "test", *[OOD] * shifted, *identity["splits"])):
         command += [f"--{split}", str(identity["splits"].get(split, 0))]
     command += ["--seed", str(identity["seed"]), "--shard-rows", str(identity["shard_rows"])]
     return command

@@ -11,7 +11,7 @@ from multiobj_data.errors import DataError, UsageError
 from multiobj_data.files import sha256_of
 from multiobj_data.generation.plan import Finished, Task, shard_tasks
 from multiobj_data.shards.journal import first_difference, read_whole_journals, stray_shards
-from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
+from multiobj_data.shards.manifest import MANIFEST, Manifest
 
 _IDENTITY = {
     "dataset": str, "generator": str, "config": dict, "seed": int, "splits": dict, "shard_rows": int, "sources": dict
@@ -96,9 +96,8 @@ def _of_journals(folder: Path) -> Part:
             raise ValueError("shard_rows is below 1")
         for lines in journals.values():
             for line in lines[1:]:
-                attempts = {str(count): (int(n), int(of)) for count, (n, of) in line["attempts"].items()}
-                record = ShardRecord(**line["record"])
-                finished[record.file] = Finished(record, line["split"], attempts)
+                each = Finished.of(line)
+                finished[each.record.file] = each
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"the journal in {folder} is damaged ({type(error).__name__}: {error}); delete it and run the `mobj "

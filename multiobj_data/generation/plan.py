@@ -14,7 +14,7 @@ import numpy as np
 
 from multiobj_data.configuration import build, recorded
 from multiobj_data.errors import DataError, MobjError, UsageError, did_you_mean, quoted
-from multiobj_data.files import write_atomically
+from multiobj_data.files import to_json, write_atomically
 from multiobj_data.generators.base import Generator, call_optional
 from multiobj_data.plugins import foreign_code, resolve
 from multiobj_data.randomness import BLOCK, block_rng
@@ -96,6 +96,16 @@ class Finished:
     split: str
     attempts: dict[str, tuple[int, int]]
 
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Finished:
+        """Read a line of a journal.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: It is none.
+        """
+        attempts = {str(count): (int(n), int(of)) for count, (n, of) in line["attempts"].items()}
+        return cls(ShardRecord(**line["record"]), str(line["split"]), attempts)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -148,6 +158,7 @@ class Plan:
         with foreign_code(f"the generator {name}"):
             generator = build(kind, settings)
         generator = call_optional(generator, "resolved", default=generator)
+        _require_json(name, recorded(generator))
         return cls(name, generator, seed, {split: n for split, n in splits.items() if n}, shard_rows)
 
     def require_split(self, split: str) -> str:
@@ -207,6 +218,15 @@ class Plan:
             toolkit=__version__,
             notes=call_optional(self.generator, "notes", default=[]),
         )
+
+
+def _require_json(name: str, config: Mapping[str, Any]) -> None:
+    try:
+        to_json(config)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"{name}: expected settings that JSON can hold (finite numbers, texts, lists), got {config}: {error}."
+        ) from error
 
 
 def _whole(name: str, value: Any) -> int:
@@ -277,6 +297,11 @@ def _attempts(parts: list[Scenes]) -> dict[str, tuple[int, int]]:
         return {}
     count = np.concatenate([part.count for part in parts])
     attempts = np.concatenate([part.scene_factors["attempts"] for part in parts])
+    if len(attempts) and attempts.min() < 1:
+        raise MobjError(
+            f"the generator: scene factor attempts: expected 1 or more candidates a scene, got {attempts.min()}; "
+            "leave it out where nothing is rejected."
+        )
     return {str(n): (int((count == n).sum()), int(attempts[count == n].sum())) for n in np.unique(count)}
 
 
@@ -285,5 +310,9 @@ def _acceptance(parts: list[Finished]) -> dict[str, dict[str, float]]:
     table = {}
     for count in counts:
         scenes, attempts = np.sum([part.attempts.get(count, (0, 0)) for part in parts], axis=0).tolist()
-        table[count] = {"scenes": scenes, "attempts": attempts, "acceptance": scenes / attempts}
+        table[count] = {
+            "scenes": scenes,
+            "attempts": attempts,
+            "acceptance": scenes / attempts,
+        }
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multiobj_data.errors import UsageError, VerificationError
+from multiobj_data.errors import DataError, UsageError, VerificationError
 from multiobj_data.files import make_folder
 from multiobj_data.generation.executors import Run, in_processes
 from multiobj_data.generation.plan import Finished, Plan, Task
@@ -23,8 +23,9 @@ from multiobj_data.shards.journal import (
     refuse_difference,
     remove_journals,
     stray_shards,
+    wait_to_finish,
 )
-from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
+from multiobj_data.shards.manifest import MANIFEST, Manifest
 from multiobj_data.version import __version__
 
 Progress = Callable[[int], None]
@@ -55,7 +56,9 @@ def generate(
 
     Raises:
         InfeasibleError: If the overlap contract cannot be met.
-        UsageError: If the folder holds another data set or another run is writing to it.
+        UsageError: If the folder holds another data set.
+        DataError: If it holds a damaged journal.
+        MobjError: If another run is writing to it, or it cannot be written to.
     """
     call_optional(plan.generator, "acceptance", np.random.default_rng(0), default={})
     run = run or in_processes(workers)
@@ -73,7 +76,16 @@ def generate(
                 journal.append(asdict(finished))
                 done[finished.record.file] = finished
                 on_progress(finished.record.rows)
-        total = sum(1 for _ in plan.tasks())
+        return _finish(plan, folder, done)
+
+
+def _finish(plan: Plan, folder: Path, done: Mapping[str, Finished]) -> Manifest | None:
+    """Write the manifest, if the shards of all ranges are there."""
+    total = sum(1 for _ in plan.tasks())
+    with wait_to_finish(folder):
+        if (folder / MANIFEST).exists():  # by another range, which has seen ours
+            remove_journals(folder)
+            return Manifest.read(folder)
         if len(done) < total:
             done = _resume(plan, folder)  # other ranges may have finished meanwhile
         if len(done) < total:
@@ -98,10 +110,13 @@ def _resume(plan: Plan, folder: Path) -> dict[str, Finished]:
         raise UsageError(
             f"{folder} holds {stray[0]}, which is no part of this data set; choose another --out."
         )
-    finished = [
-        Finished(ShardRecord(**document["record"]), document["split"], document["attempts"])
-        for document in documents
-    ]
+    try:
+        finished = [Finished.of(document) for document in documents]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{folder} holds a damaged journal (.progress*.jsonl) of an unfinished run ({type(error).__name__}: "
+            f"{error}); delete it and run the same command again."
+        ) from error
     return {part.record.file: part for part in finished if is_whole(folder, part.record)}
 
 

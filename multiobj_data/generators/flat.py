@@ -152,6 +152,10 @@ class FlatGenerator(ABC):
         self._refuse_beyond_memory(counts.largest)
         if not self.overlap:
             self._contract  # noqa: B018  # validate now
+        if self.margin >= self.canvas:
+            raise UsageError(
+                f"margin: expected fewer pixels than the canvas' {self.canvas}, got {self.margin}."
+            )
         self._check_distinct()
         self._held_out  # noqa: B018
         if self.ood:

@@ -183,7 +183,7 @@ def all_sprites(sides: tuple[int, int]) -> Bank:
     for patch, s, shape in zip(patches, side, np.repeat(np.arange(3), largest - smallest + 1), strict=True):
         patch[:s, :s] = 255 * sprite_mask(int(shape), int(s))
     bank = Bank.empty(largest, len(patches))
-    bank.append(patches, side, np.arange(len(patches)))
+    bank.append(patches, side)
     if bank.n**2 * (2 * largest + 1) ** 2 <= _MOST_OFFSETS:
         bank.tables = {}
     return bank

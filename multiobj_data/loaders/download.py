@@ -156,13 +156,18 @@ def _download(address: str, part: Path, on_bytes: OnBytes) -> _Got:
         size = have
         with open(part, "r+b" if have else "wb") as file:
             file.seek(have)
-            while block := _read(answer):
+            broken = False
+            while not broken:
+                block, broken = _read(answer)
+                if not block:
+                    break
                 file.write(block)
                 size += len(block)
                 on_bytes(part.stem, size, total)
             file.flush()
             os.fsync(file.fileno())
-        return _Got(size == total or (total == have and size > 0), _stated_md5(answer.headers))
+        told = total > have  # else what came until the server closed the connection is the file
+        return _Got(size == total if told else not broken and size > 0, _stated_md5(answer.headers))
 
 
 def _refuse_pages(answer: Any, address: str) -> None:
@@ -212,12 +217,12 @@ def _one_line(text: object) -> str:
     return shortened(" ".join(words.split()).rstrip("."))
 
 
-def _read(answer: Any) -> bytes:
-    """Return the next bytes; those that came before the connection broke are not lost."""
+def _read(answer: Any) -> tuple[bytes, bool]:
+    """Return the next bytes, and whether the connection broke after them: what came before is not lost."""
     try:
-        return answer.read1(_BLOCK)
+        return answer.read1(_BLOCK), False
     except http.client.IncompleteRead as error:
-        return error.partial
+        return error.partial, True
 
 
 def _expect_room(part: Path, n: int) -> None:

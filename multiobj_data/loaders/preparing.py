@@ -203,7 +203,10 @@ def collect(parts: Sequence[Prepared], slots: int) -> Scenes:
     factors = {}
     for name, example in first.factors.items():
         missing = np.nan if example.dtype.kind == "f" else -1
-        kind = np.int16 if example.dtype.kind in "ub" else example.dtype  # so that -1 can say "absent"
+        # Signed, so that -1 can say "absent", and wide enough for all that was there.
+        kind = np.promote_types(example.dtype, np.int16) if example.dtype.kind in "ub" else example.dtype
+        if kind.kind == "f" != example.dtype.kind:  # no whole numbers hold both uint64 and -1
+            kind = np.dtype(np.int64)
         values = np.full((len(parts), slots, *example.shape[1:]), missing, kind)
         values[row, column] = np.concatenate([part.factors[name] for part in parts])
         factors[name] = values

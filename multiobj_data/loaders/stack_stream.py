@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from multiobj_data.files import sha256_of
+from multiobj_data.generation.executors import killed_workers_explained
 from multiobj_data.loaders.prefixes import Prefix
 from multiobj_data.loaders.preparing import Prepared, Selection, prepare
 from multiobj_data.loaders.protocols import Protocol
@@ -115,11 +116,12 @@ class StackStream:
         with joblib.parallel_config(backend="loky", n_jobs=self.workers, inner_max_num_threads=1):
             pool = joblib.Parallel(return_as="generator", batch_size=16, pre_dispatch=f"{64 * self.workers}")
             tasks = (joblib.delayed(_read)(item, request.protocol, request.selection) for item in items())
-            for index, part, scene in pool(tasks):
-                self._read = positions.popleft()  # results come in the order of the tasks
-                on_progress(1)
-                if scene is not None:
-                    yield index, _SPLITS[part], scene
+            with killed_workers_explained():
+                for index, part, scene in pool(tasks):
+                    self._read = positions.popleft()  # results come in the order of the tasks
+                    on_progress(1)
+                    if scene is not None:
+                        yield index, _SPLITS[part], scene
 
 
 def _read(item: Item, protocol: Protocol, selection: Selection) -> tuple[int, str, Prepared | None]:

@@ -7,9 +7,11 @@ built-in gzip), ``count``, ``boxes``, ``factors/NAME``, ``scene_factors/NAME`` a
 
 from __future__ import annotations
 
+import errno
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,14 @@ from typing import Any
 import h5py
 import numpy as np
 
-from multiobj_data.errors import DataError, repair_hint
+from multiobj_data.errors import DataError, MobjError, repair_hint
 from multiobj_data.scenes import Scenes, known
 
 SCHEMA = 1
+
+DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError)
+"""What h5py raises for a file whose bytes are not what was written."""
+
 _CHUNK = 32  # scenes in a compressed chunk: small enough for random access, large enough to compress
 _CORE_BLOCK = 1 << 24  # bytes by which the file grows in memory; small steps would copy it again and again
 _SMALL = 1 << 20  # bytes of a dataset that are gathered before they are written
@@ -114,16 +120,30 @@ def open_shard(path: Path) -> h5py.File:
     except PermissionError as error:
         raise DataError(f"{path} cannot be read: permission denied.") from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise MobjError(
+                f"{path} cannot be opened: too many files are open; allow more (`ulimit -n`)."
+            ) from error
         raise DataError(
             f"{path} is no readable HDF5 file (truncated?); {repair_hint(path.parent)}."
         ) from error
-    if file.attrs.get("schema") != SCHEMA:
+    with damage_explained(path):
         found = file.attrs.get("schema")
+    if found != SCHEMA:
         file.close()
         raise DataError(
             f"{path}: expected shard schema {SCHEMA}, got {found}; it was written by another tool or version."
         )
     return file
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Turn what h5py and `Scenes` raise for damaged content of a shard into one sentence."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise DataError(f"{path} is damaged ({error}); {repair_hint(path.parent)}.") from error
 
 
 def read_scenes(file: h5py.File, rows: np.ndarray | slice) -> Scenes:
@@ -136,11 +156,8 @@ def read_scenes(file: h5py.File, rows: np.ndarray | slice) -> Scenes:
     Raises:
         DataError: If what is stored cannot be decoded or does not fit together.
     """
-    try:
+    with damage_explained(Path(file.filename)):
         return _read_scenes(file, rows)
-    except (OSError, KeyError, ValueError) as error:  # what h5py and `Scenes` raise for damaged content
-        path = Path(file.filename)
-        raise DataError(f"{path} is damaged ({error}); {repair_hint(path.parent)}.") from error
 
 
 def _read_scenes(file: h5py.File, rows: np.ndarray | slice) -> Scenes:
@@ -190,9 +207,9 @@ class ImageLayout:
         """Read the layout from a shard's header.
 
         Raises:
-            DataError: If the images are not stored contiguously as bytes.
+            DataError: If it is damaged, or the images are not stored contiguously as bytes.
         """
-        with open_shard(path) as file:
+        with open_shard(path) as file, damage_explained(path):
             dataset = file["image"]
             offset = dataset.id.get_offset()
             rows, *shape = dataset.shape

@@ -48,6 +48,21 @@ def hold_lock(folder: Path, shard_range: tuple[int, int]) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def wait_to_finish(folder: Path) -> Iterator[None]:
+    """Let one range after the other see whether it is the last one, and then write the manifest."""
+    from filelock import FileLock
+
+    path = folder / ".lock-finish"
+    lock = FileLock(path)
+    with explain_os_errors(path, _advice_on_lock(path)):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _advice_on_lock(path: Path) -> str | None:
     if path.exists() and not os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         return f"{path.name} is a file of another user, or read-only: if no other run is writing there, delete it."
@@ -105,13 +120,18 @@ def read_journals(folder: Path, identity: Mapping[str, Any]) -> list[dict[str, A
     """Return the finished shards of every range.
 
     Raises:
-        UsageError: If the folder holds the beginnings of another data set.
+        UsageError: If the folder holds the beginnings of another data set, or of one made by another version.
     """
     shards: list[dict[str, Any]] = []
     for path in sorted(folder.glob(".progress*.jsonl")):
         lines, _ = _whole_lines(path)
         if lines:
             refuse_difference(folder, lines[0].get("identity", {}), identity)
+            if (toolkit := lines[0].get("toolkit")) != __version__:
+                raise UsageError(
+                    f"{folder} was begun by mobj {toolkit}, this is {__version__}, and two versions may draw other "
+                    "scenes; go on with that version, or delete the folder."
+                )
             shards += lines[1:]
     return shards
 
@@ -128,11 +148,12 @@ def read_whole_journals(folder: Path) -> dict[tuple[int, int], list[dict[str, An
 
 
 def remove_journals(folder: Path) -> None:
-    """Delete the journals of all ranges: the manifest has taken their place."""
+    """Delete the journals of all ranges, and locks: the manifest has taken their place."""
+    (folder / ".lock-finish").unlink(missing_ok=True)  # who waits for it will find the manifest
     for path in folder.glob(".progress*.jsonl"):
-        path.unlink()
+        path.unlink(missing_ok=True)
     for path in folder.glob(".*.tmp-*"):  # of runs that were killed
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def refuse_difference(folder: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -25,7 +25,6 @@ class Sprites:
             for tiles wider than 64 pixels.
         ink_box: int32 ``[N, 4]``, ``x0 y0 x1 y1`` of the ink inside the patch, half-open.
         side: int32 ``[N]``, side of the patch.
-        source: int32 ``[N]``, index of the picture that the patch shows.
         tables: What was found out about pairs of these sprites, by overlap rule; ``None`` where they are too many,
             or not always the same, to note it.
 
@@ -36,7 +35,6 @@ class Sprites:
     ink_rows: np.ndarray | None
     ink_box: np.ndarray
     side: np.ndarray
-    source: np.ndarray
     n: int
     tables: dict[Any, Any] | None = None
 
@@ -48,7 +46,6 @@ class Sprites:
             ink_rows=np.zeros((room + 1, 2 * size), np.uint64) if size <= 64 else None,
             ink_box=np.zeros((room, 4), np.int32),
             side=np.zeros(room, np.int32),
-            source=np.zeros(room, np.int32),
             n=0,
         )
 
@@ -56,7 +53,7 @@ class Sprites:
     def cut(cls, patches: np.ndarray) -> Sprites:
         """Return the sprites of these patches, uint8 ``[N, S, S]``."""
         sprites = cls.empty(patches.shape[1], len(patches))
-        sprites.append(patches, patches.shape[1], np.arange(len(patches)))
+        sprites.append(patches, patches.shape[1])
         return sprites
 
     @property
@@ -64,13 +61,12 @@ class Sprites:
         """How many sprites there is room for."""
         return len(self.side)
 
-    def append(self, patches: np.ndarray, side: np.ndarray | int, source: np.ndarray | int) -> np.ndarray:
+    def append(self, patches: np.ndarray, side: np.ndarray | int) -> np.ndarray:
         """Cut sprites from patches and add them.
 
         Args:
             patches: uint8 ``[M, S, S]``; a patch smaller than S lies at the top left.
             side: Side of each patch, one for all or ``[M]``.
-            source: Index of each patch's picture, likewise.
 
         Returns:
             Their indices, int64 ``[M]``.
@@ -88,7 +84,6 @@ class Sprites:
             self.ink_rows[new, size:] = _pack_rows(tile != 0)[..., 0]
         self.ink_box[new] = box
         self.side[new] = side
-        self.source[new] = source
         self.n += m
         return np.arange(new.start, new.stop)
 
@@ -116,15 +111,13 @@ class Sprites:
     @classmethod
     def gather(cls, parts: Sequence[tuple[Sprites, np.ndarray]]) -> Sprites:
         """Return chosen sprites of several collections of one tile size, in order, as a collection."""
-        names = ("tile", "ink_box", "side", "source")
-        tile, ink_box, side, source = (
-            np.concatenate([getattr(s, name)[i] for s, i in parts]) for name in names
-        )
+        names = ("tile", "ink_box", "side")
+        tile, ink_box, side = (np.concatenate([getattr(s, name)[i] for s, i in parts]) for name in names)
         rows = [s.ink_rows[i] for s, i in parts if s.ink_rows is not None]
         ink_rows = (
             np.concatenate([*rows, np.zeros_like(rows[0], shape=(1, rows[0].shape[1]))]) if rows else None
         )
-        return cls(tile, ink_rows, ink_box, side, source, n=len(side))
+        return cls(tile, ink_rows, ink_box, side, n=len(side))
 
 
 def tight_boxes(mask: np.ndarray) -> np.ndarray:

@@ -99,7 +99,6 @@ class DSpritesFile:
         sprites.ink_rows[:n, size:] = ink
         sprites.ink_box[:] = box
         sprites.side[:] = CANVAS
-        sprites.source[:] = rows
         sprites.n = n
         return sprites
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from multiobj_data.composition.resize import Filter, resize
 from multiobj_data.composition.scale import Scale
+from multiobj_data.errors import UsageError
 from multiobj_data.sprites.bank import Sprites, tight_boxes
 
 _MEMORY = 1 << 30  # bytes of sprites to keep; beyond that all are forgotten and the collection begins anew
@@ -29,7 +30,7 @@ class ScaledSprites:
         self.images, self.scale, self.kind = images, scale, kind
         self.frame = images.shape[1]
         self.sides = scale.sides(self.frame)
-        self._forget()
+        self._forget(0)
 
     def find(self, picture: np.ndarray, side: np.ndarray) -> tuple[Sprites, np.ndarray]:
         """Return where pictures lie at these sizes.
@@ -40,7 +41,14 @@ class ScaledSprites:
 
         Returns:
             The sprites, and the indices ``[n]`` of those asked for.
+
+        Raises:
+            ValueError: A side is not among ``sides``.
         """
+        if len(side) and not (self.sides[0] <= side.min() and side.max() <= self.sides[-1]):
+            raise ValueError(
+                f"sides: expected {self.sides[0]} to {self.sides[-1]}, got {side.min()} to {side.max()}."
+            )
         wanted = (side - self.sides[0]) * len(self.images) + picture
         index = self.sprite_of[wanted]
         if index.min(initial=0) < 0:
@@ -48,10 +56,11 @@ class ScaledSprites:
             index = self.sprite_of[wanted]
         return self.sprites, index
 
-    def _forget(self) -> None:
+    def _forget(self, least: int) -> None:
+        """Begin anew, with room for at least so many sprites."""
         all_of_them = len(self.images) * len(self.sides)
         tile = _largest_ink(self.images, self.sides[-1])
-        self.sprites = Sprites.empty(tile, min(all_of_them, max(_MEMORY // tile**2, 1 << 14)))
+        self.sprites = Sprites.empty(tile, min(all_of_them, max(_MEMORY // tile**2, 1 << 14, least)))
         self.sprite_of = np.full(all_of_them, -1, np.int32)  # [size, picture] -> sprite
         self.known = np.zeros(len(self.sides), np.int64)
 
@@ -60,15 +69,22 @@ class ScaledSprites:
         missing = np.unique(wanted[self.sprite_of[wanted] < 0])
         missing = self._with_rest_of_common_sizes(missing)
         if len(missing) > self.sprites.room - self.sprites.n:
-            self._forget()
             missing = np.unique(wanted)
+            self._forget(len(missing))
         for start in range(0, len(missing), _CHUNK):
             self._resize(missing[start : start + _CHUNK])
 
     def _resize(self, missing: np.ndarray) -> None:
         size, picture = np.divmod(missing, len(self.images))
         side = size + self.sides[0]
-        sprite = self.sprites.append(resize(self.images[picture], side, self.kind), side, picture)
+        patches = resize(self.images[picture], side, self.kind)
+        blank = ~patches.any((1, 2))
+        if blank.any():
+            raise UsageError(
+                f"scale: at {side[blank][0]} pixels picture {picture[blank][0]} has none left that shows anything; "
+                f"use a larger --scale, or another resize_filter than {self.kind}."
+            )
+        sprite = self.sprites.append(patches, side)
         self.sprite_of[missing] = sprite
         self.known += np.bincount(size, minlength=len(self.sides))
 

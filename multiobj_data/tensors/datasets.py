@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
 from multiobj_data.generation.plan import Plan, draw_block
 from multiobj_data.generators.base import Generator
@@ -178,7 +179,12 @@ class TensorStream:
                 f"{batch_size}, {start}, {length}, {workers}, {rank} and {ranks}."
             )
         self.plan, self.split, self.fields = plan, split, tuple(fields)
-        self.batch_size, self.device, self.start, self.length = batch_size, _device(device), start, length
+        self.batch_size, self.device, self.start, self.length = (
+            batch_size,
+            resolve_device(str(device)),
+            start,
+            length,
+        )
         self.workers, self.rank, self.ranks = workers, rank, ranks
 
     def __iter__(self) -> Iterator[Batch]:
@@ -248,16 +254,6 @@ def _leave_quickly(worker: int) -> None:
 
 def _unchanged(block: Any) -> Any:
     return block
-
-
-def _device(device: torch.device | str) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise UsageError(f"device: expected cpu or cuda, got {device!r}.") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device: this machine has no {str(found)!r} that PyTorch can use; take 'cpu'.")
-    return found
 
 
 def _cut(parts: Iterable[Batch], start: int, end: int | None) -> Iterator[Batch]:

@@ -1,6 +1,8 @@
 import itertools
 import multiprocessing
+import os
 import pickle
+import resource
 import shutil
 import warnings
 from pathlib import Path
@@ -10,8 +12,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from multiobj_data import loading
 from multiobj_data.errors import DataError, UsageError, VerificationError
 from multiobj_data.generation.plan import Plan
+from multiobj_data.generation.running import generate
 from multiobj_data.generation.verification import differences
 from multiobj_data.loading import GeneratedScenes, batches, find_split, open_dataset
 from multiobj_data.scenes import Scenes
@@ -54,6 +58,43 @@ def test_damaged_content_is_named_with_what_to_type(small_dataset, tmp_path, dam
             del file["segments"]
     with pytest.raises(DataError, match=r"test-00000-of-00002.h5 is damaged .* run `mobj verify --repair"):
         open_dataset(folder, "test").scenes([3])
+
+
+def test_no_flipped_bit_shows_more_than_a_sentence(small_dataset, tmp_path):
+    folder = Path(shutil.copytree(small_dataset, tmp_path / "copy"))
+    shard = folder / "test-00000-of-00002.h5"
+    whole, rng, named = bytearray(shard.read_bytes()), np.random.default_rng(0), 0
+    header = 4096  # where HDF5 says what is where
+    for bit in rng.integers(0, 8 * header, 150).tolist():
+        flipped = whole.copy()
+        flipped[bit // 8] ^= 1 << bit % 8
+        shard.write_bytes(flipped)
+        for read in ("scenes", "images"):
+            try:
+                getattr(open_dataset(folder, "test"), read)([3])
+            except DataError as error:
+                named += "test-00000-of-00002.h5" in str(error)
+    assert named > 30
+
+
+def test_more_shards_than_files_may_be_open_are_read(tmp_path, monkeypatch):
+    plan = Plan.create("multi-mnist", {"digits": "bundled"}, splits={"train": 400}, shard_rows=2)
+    generate(plan, tmp_path)
+    stored, drawn = open_dataset(tmp_path, "train"), GeneratedScenes(plan, "train")
+    order = np.random.default_rng(0).permutation(400)
+    monkeypatch.setattr(loading, "_OPEN", 32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.dup(0) for _ in range(3)]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (held[-1] + 80, hard))
+        assert len(stored.shards) > 80
+        images, scenes = stored.images(order), stored.scenes(order)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for file in held:
+            os.close(file)
+    assert np.array_equal(images, drawn.images(order))
+    assert differences(scenes, drawn.scenes(order)) == []
 
 
 def test_indices_out_of_range_are_refused(small_plan, small_dataset):

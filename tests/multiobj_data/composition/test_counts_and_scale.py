@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,15 @@ def test_every_drawn_side_is_among_the_announced_ones(text):
     sides = scale.draw(np.random.default_rng(0), 20_000, 28)
     assert set(np.unique(sides)) <= set(scale.sides(28))
     assert sides.min() >= 1
+
+
+@pytest.mark.parametrize("mean", [0.56, 0.91, 1.0, 1.12, 1.3])
+@pytest.mark.parametrize("deviation", [0.0, 0.03, 0.1])
+def test_divisors_at_their_cuts_give_the_first_and_the_last_side(mean, deviation):
+    scale = Scale(f"divisor:{mean},{deviation}")
+    for cut, end in ((1e9, 0), (-1e9, -1)):
+        rng = types.SimpleNamespace(normal=lambda a, b, n, cut=cut: np.full(n, a + b * cut))
+        assert scale.draw(rng, 1, 28).item() == scale.sides(28)[end]
 
 
 def test_divisor_follows_the_normal_of_the_literature():

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from multiobj_data.configuration import UNRECORDED
 from multiobj_data.errors import DataError, MobjError, UsageError, VerificationError
 from multiobj_data.generation import plan as plan_module
+from multiobj_data.generation import running
 from multiobj_data.generation.plan import Plan, draw_blocks, plan_of
 from multiobj_data.generation.running import generate
 from multiobj_data.generation.verification import differences, regenerate, verify
@@ -19,6 +22,7 @@ from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.loading import open_dataset
 from multiobj_data.shards.journal import hold_lock
 from multiobj_data.shards.manifest import Manifest
+from multiobj_data.version import __version__
 
 
 def files_of(folder):
@@ -110,6 +114,55 @@ def test_an_unfinished_run_of_another_seed_is_refused(small_plan, tmp_path):
     other = Plan(small_plan.name, small_plan.generator, 6, small_plan.splits, small_plan.shard_rows)
     with pytest.raises(UsageError, match="seed is 5 there, 6 in this command"):
         generate(other, tmp_path)
+
+
+def test_an_unfinished_run_of_another_version_is_refused(small_plan, tmp_path):
+    generate(small_plan, tmp_path, shard_range=(0, 2))
+    journal = next(tmp_path.glob(".progress*"))
+    journal.write_text(journal.read_text().replace(f'"toolkit": "{__version__}"', '"toolkit": "0.0.1"'))
+    with pytest.raises(UsageError, match=r"was begun by mobj 0\.0\.1, this is .*delete the folder"):
+        generate(small_plan, tmp_path, shard_range=(1, 2))
+
+
+def test_a_journal_of_other_lines_is_named(small_plan, tmp_path):
+    generate(small_plan, tmp_path, shard_range=(0, 2))
+    journal = next(tmp_path.glob(".progress*"))
+    journal.write_text(journal.read_text() + "{}\n")
+    with pytest.raises(DataError, match="damaged journal"):
+        generate(small_plan, tmp_path, shard_range=(1, 2))
+
+
+def test_ranges_that_finish_together_make_one_manifest(small_plan, small_dataset, tmp_path, monkeypatch):
+    finish, write, ready = running._finish, Manifest.write, []
+
+    def slowly(manifest, folder):
+        write(manifest, folder)
+        time.sleep(0.2)
+
+    with monkeypatch.context() as before:
+        before.setattr(running, "_finish", lambda *arguments: ready.append(arguments))
+        for part in range(2):
+            generate(small_plan, tmp_path, shard_range=(part, 2))
+    monkeypatch.setattr(Manifest, "write", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        manifests = list(pool.map(lambda arguments: finish(*arguments), ready))
+    assert manifests[0] == manifests[1] is not None
+    assert files_of(tmp_path) == files_of(small_dataset)
+
+
+def test_what_the_manifest_cannot_hold_is_refused_before_anything_is_drawn():
+    with pytest.raises(UsageError, match="expected settings that JSON can hold"):
+        Plan.create(f"{__name__}:Unbounded", {}, splits={"train": 1})
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    reach: float = float("inf")
+
+    id = "unbounded"
+
+    def scenes(self, rng, n, *, split="train", first=0):
+        raise AssertionError
 
 
 def test_two_runs_into_one_folder_do_not_mix(small_plan, tmp_path):

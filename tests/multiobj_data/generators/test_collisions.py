@@ -75,6 +75,9 @@ def test_tables_are_made_once_and_only_for_few_sprites():
     assert isinstance(table, Collisions)
     lay_out(rng, source, 2, Rules(Overlap("pixels")), 5)
     assert few.tables[Overlap("pixels")] is table
+    apart = Overlap("boxes", margin=900)
+    lay_out(rng, PlacedSprites(SpriteLaw((20, 20), 1000), (20, 20), 1), 2, Rules(apart), 5)
+    assert apart not in few.tables  # its table would take gigabytes
 
 
 @pytest.mark.parametrize("name", sorted(shapes.CODES))

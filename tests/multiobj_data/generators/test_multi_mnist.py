@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from multiobj_data.checks import check_generator, scene_problems
+from multiobj_data.composition.scale import Scale
 from multiobj_data.configuration import build
 from multiobj_data.errors import InfeasibleError, UsageError
 from multiobj_data.generation.plan import draw_scenes
@@ -14,6 +15,7 @@ from multiobj_data.generators.multi_mnist import MultiMNIST
 from multiobj_data.plugins import BUILT_IN, resolve
 from multiobj_data.sprites import scaled
 from multiobj_data.sprites.digits import load_digits
+from multiobj_data.sprites.scaled import ScaledSprites
 
 BUNDLED = MultiMNIST(digits="bundled")
 VARIANTS = {
@@ -98,6 +100,31 @@ def test_how_resized_digits_are_kept_does_not_change_the_scenes(monkeypatch, nam
     assert (room == 1437 * 16) == (name == "_BULK")  # with little memory, digits are forgotten on the way
 
 
+def test_more_digits_than_are_kept_can_be_asked_for_at_once(monkeypatch):
+    images = load_digits("train", "bundled").images
+    expected, indices = ScaledSprites(images, Scale("0.3..0.9"), "bilinear").find(*(every := all_of(images)))
+    monkeypatch.setattr(scaled, "_MEMORY", 0)
+    sprites, few = ScaledSprites(images, Scale("0.3..0.9"), "bilinear").find(*every)
+    assert len(few) > 1 << 14
+    assert np.array_equal(sprites.tile[few], expected.tile[indices])
+    with pytest.raises(ValueError, match="sides: expected 8 to 25, got 26 to 26"):
+        ScaledSprites(images, Scale("0.3..0.9"), "bilinear").find(np.zeros(1, int), np.full(1, 26))
+
+
+def all_of(images):
+    sides = range(8, 26)
+    return np.tile(np.arange(len(images)), len(sides)), np.repeat(sides, len(images))
+
+
+def test_digits_of_which_nothing_is_left_are_refused():
+    images = np.zeros((1, 28, 28), np.uint8)
+    images[0, 1, 1] = 255
+    with pytest.raises(
+        UsageError, match="at 4 pixels picture 0 has none left that shows anything; use a larger"
+    ):
+        ScaledSprites(images, Scale("0.15"), "nearest").find(np.zeros(1, int), np.full(1, 4))
+
+
 def test_ink_is_never_the_colour_of_the_canvas():
     scenes = draw_scenes(replace(BUNDLED, counts="2", value_range=(0, 1)), 0, "train", 0, 20)
     assert np.array_equal(scenes.image[..., 0] > 0, scenes.segments > 0)
@@ -120,6 +147,10 @@ def test_test_scenes_are_made_of_test_digits():
         ({"canvas": 20, "scale": "1"}, "canvas 20 is too small: digits of these sizes need 28"),
         ({"value_range": (200, 10)}, "value_range"),
         ({"overlap": False, "overlap_rule": "boxes", "margin": -1}, "margin"),
+        (
+            {"overlap": False, "overlap_rule": "boxes", "margin": 50},
+            "margin: expected fewer pixels than the canvas",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

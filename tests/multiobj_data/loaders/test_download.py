@@ -24,6 +24,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.data, self.ranges, self.break_after, self.status, self.asked = DATA, True, [], [], []
         self.more, self.range_shift = {}, 0  # further headers; by how much ranges are off
+        self.chunks = []  # bytes after which a chunked answer, which states no length, breaks off
 
     def address(self, name="file.tfrecords"):
         return f"http://127.0.0.1:{self.server_port}/folder/{name}"
@@ -47,6 +48,8 @@ class Handler(BaseHTTPRequestHandler):
         start -= server.range_shift if start else 0
         body = server.data[start:]
         self.send_response(206 if start else 200)
+        if server.chunks:
+            return self.send_chunk(body, server.chunks.pop(0))
         headers = {"Content-Length": str(len(body)), "ETag": etag} | server.more
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(server.data) - 1}/{len(server.data)}"
@@ -60,6 +63,13 @@ class Handler(BaseHTTPRequestHandler):
             return None
         self.wfile.write(body)
         return None
+
+    def send_chunk(self, body, n):
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n" % len(body) + body[:n] + (b"\r\n0\r\n\r\n" if n >= len(body) else b""))
+        self.wfile.flush()
+        self.close_connection = True
 
     def log_message(self, *arguments):
         pass
@@ -98,6 +108,13 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server, tmp_path):
     server.break_after = [1_000_000, 5, 1_500_000]
     assert fetch(server.address(), tmp_path).read_bytes() == DATA
     assert server.asked == [None, "bytes=1000000-", "bytes=1000005-", "bytes=2500005-"]
+
+
+def test_an_answer_of_no_stated_length_that_breaks_off_is_no_file(server, tmp_path):
+    server.chunks = [1_000_000, len(DATA)]
+    server.ranges = False
+    assert fetch(server.address(), tmp_path).read_bytes() == DATA
+    assert len(server.asked) == 2
 
 
 def test_a_later_run_takes_it_up(server, tmp_path, monkeypatch):

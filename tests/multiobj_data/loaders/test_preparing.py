@@ -126,6 +126,20 @@ def test_the_label_map_of_the_cut_is_kept_where_a_protocol_says_so():
     assert set(np.unique(kept)) == {0, 1}  # what is not stored as an object is background here too
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.uint16, np.uint32])
+def test_whole_numbers_without_sign_keep_their_values(dtype):
+    largest = 1 if dtype is np.bool_ else np.iinfo(dtype).max
+    parts = [
+        dataclasses.replace(prepare(scene(labels), STORED, Selection(), cropped=False), factors={"id": ids})
+        for labels, ids in (
+            (canvas(e2=(1, 1, 4, 4)), np.array([largest], dtype)),
+            (canvas(), np.zeros(0, dtype)),
+        )
+    ]
+    values = collect(parts, 2).factors["id"]
+    assert values.tolist() == [[largest, -1], [-1, -1]]
+
+
 def test_scenes_are_padded_to_the_slots():
     parts = [
         prepare(scene(labels, index=i), STORED, Selection(), cropped=False)

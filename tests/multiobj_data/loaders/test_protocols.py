@@ -20,7 +20,7 @@ TABLE = {  # crop, size, image, label map, range, counted, split: what each proj
     ("clevr", "slot-attention"): (IODINE_CROP, 128, "bilinear", "nearest", "[-1, 1]", "source", MONITOR),
     ("clevr", "genesis"): (CENTRE, 128, "nearest", "nearest", "[0, 1]", "none", GENESIS_SPLIT),
     ("clevr", "emorl"): (IODINE_CROP, 96, "pillow-bicubic", "nearest", "[-1, 1]", "source", ALL),
-    ("clevr", "sri"): (IODINE_CROP, 96, "pillow-bicubic", "nearest", "[0, 1]", "source", CYCLE),
+    ("clevr", "sri"): (IODINE_CROP, 96, "pillow-bicubic", "nearest", "[-1, 1]", "source", CYCLE),
     ("clevr", "oclf"): (CENTRE, 128, "pillow-bilinear", "nearest-exact", "[-1, 1]", COUNTED, OCLF_SPLIT),
     ("clevr", "as-stored"): (None, 0, "nearest", "nearest", "[0, 255]", "none", ALL),
     ("objects-room", "default"): (None, 64, "pillow-bilinear", "nearest", "[0, 1]", "none", CYCLE),

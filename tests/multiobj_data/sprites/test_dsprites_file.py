@@ -385,8 +385,8 @@ def test_sprites_are_cut_as_elsewhere(save, arrays, edges):
     rows = np.random.default_rng(0).permutation(len(imgs))
     ours = file.sprites(rows)
     reference = Sprites.empty(file.extent, len(imgs))
-    reference.append(imgs[rows] * np.uint8(255), 64, rows)
-    for name in ("tile", "ink_rows", "ink_box", "side", "source", "n"):
+    reference.append(imgs[rows] * np.uint8(255), 64)
+    for name in ("tile", "ink_rows", "ink_box", "side", "n"):
         a, b = getattr(ours, name), getattr(reference, name)
         assert np.array_equal(a, b), name
         assert np.asarray(a).dtype == np.asarray(b).dtype, name
