@@ -13,7 +13,15 @@ import click
 from cli.console import emit_json, progress, refuse_empty_options, say, start_logging
 from cli.evaluation_data import evaluation_data, refuse_damage, refuse_other_size
 from cli.options import device_option, json_option
-from cli.results import print_by, print_tables, ready_folder, ready_for_table, whole_document, write_results
+from cli.results import (
+    print_by,
+    print_tables,
+    ready_folder,
+    ready_for_table,
+    refuse_other_data,
+    whole_document,
+    write_results,
+)
 from cli.samples import print_samples, ready_samples
 from cli.subjects import Subject, find_subject
 from reference_models.allocation import keep_freed_memory
@@ -133,6 +141,7 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
             refuse_other_size(subject.predictor, source, options)
             score_samples = ready_samples(subject, source, options)
             out = ready_folder(subject.beside, len(source), options)
+            refuse_other_data(out, _about(source))
             result = _score(subject, source, options)
             if (drawn := score_samples()) is not None:
                 result = replace(result, generation=drawn.to_json())
@@ -153,12 +162,17 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
 def _refuse_early(options: dict[str, Any]) -> None:
     """Raise for what cannot work before a model is loaded."""
     from metrics.evaluation.difficulty import DIFFICULTIES
+    from metrics.segmentation.conventions import CONVENTIONS
+    from metrics.table import find_metrics
     from multiobj_data.errors import UsageError, did_you_mean
 
     if (by := options["by"]) is not None and by not in DIFFICULTIES:
         raise UsageError(f"--by: no difficulty named {by!r}.{did_you_mean(by, DIFFICULTIES)}")
     if (level := options["interval"]) is not None and not 0 < level < 1:
         raise UsageError(f"--interval: expected a level above 0 and below 1, e.g. 0.95, got {level}.")
+    if (name := options["convention"]) is not None and name not in CONVENTIONS:
+        raise UsageError(f"--convention: no convention {name!r}.{did_you_mean(name, CONVENTIONS)}")
+    find_metrics(options["metric_names"] or None)
     if options["per_image"]:
         ready_for_table(options["per_image"])
 

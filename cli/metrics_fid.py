@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -63,13 +64,25 @@ def fid_command(real: str, generated: str, **options: Any) -> None:
     mobj metrics fid statistics.npz samples.npy --weights pt_inception-2015-12-05-6726825d.pth
     """
     start_logging()
-    result = _score(real, generated, options)
     if options["save_statistics"]:
-        result.real_statistics.save(options["save_statistics"])
+        _expect_folder(Path(options["save_statistics"]))
+    result = _score(real, generated, options)
     if options["as_json"]:
         emit_json({"schema_version": 1, **result.to_json()})
     else:
         _print(result)
+    if options["save_statistics"]:
+        result.real_statistics.save(options["save_statistics"])
+
+
+def _expect_folder(path: Path) -> None:
+    """Raise before anything is computed that could not be saved."""
+    from multiobj_data.errors import UsageError
+
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"--save-statistics {path}: expected an existing folder, {path.parent} is none; create it first."
+        )
 
 
 def _score(real: str, generated: str, options: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from pathlib import Path
@@ -34,6 +35,24 @@ def ready_folder(beside: Path, scenes: int, options: dict[str, Any]) -> Path:
     make_folder(out)
     _expect_writable(out)
     return out
+
+
+def refuse_other_data(out: Path, about: dict[str, Any]) -> None:
+    """Raise if there is an evaluation on other data in ``out``, which this one would replace."""
+    from metrics.evaluation.stamp import facts_of_data
+    from multiobj_data.errors import UsageError
+    from multiobj_data.shards.journal import first_difference
+
+    try:
+        there = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))["stamp"]["facts"]["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # none, or none that could be told from another
+    if difference := first_difference(there, facts_of_data(about)):
+        name, value_there, value_here = difference
+        raise UsageError(
+            f"{out} holds an evaluation on other data ({name} is {value_there!r} there, {value_here!r} here); choose "
+            "another --out."
+        )
 
 
 def _only(names: tuple[str, ...]) -> str:

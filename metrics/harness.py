@@ -5,6 +5,7 @@ Models are given images only. Whatever they answer is checked against the images
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +16,11 @@ import numpy as np
 
 from metrics.counting import count_confusion
 from metrics.evaluation.answers import answerer, as_numpy, ask, check_indices, score
-from metrics.evaluation.difficulty import difficulty
+from metrics.evaluation.difficulty import DIFFICULTIES, difficulty
 from metrics.evaluation.environment import environment
 from metrics.evaluation.examples import Gallery
 from metrics.evaluation.floors import BASELINE_IMAGES, Baselines
-from metrics.evaluation.result import Evaluation, Summary
+from metrics.evaluation.result import Evaluation, Summary, strict
 from metrics.evaluation.stamp import protocol_stamp, scene_digests
 from metrics.evaluation.suspicion import SuspiciousDataWarning, warn_if_mostly_empty
 from metrics.running import Mean
@@ -29,6 +30,10 @@ from multiobj_data.errors import DataError, UsageError, did_you_mean
 from multiobj_data.scenes import Prediction, Scenes
 
 _FEWEST = 10  # images of which a share says anything
+_FACTS = {
+    "images", "repeated_images_dropped", "index_range", "image_shape", "count_from", "definitions", "convention",
+    "interval",
+}  # fmt: skip
 _NOT_SCORES = ("index", "true_count", "predicted_count")
 
 
@@ -78,16 +83,38 @@ def evaluate(
         raise UsageError(f"interval: expected a level above 0 and below 1, e.g. 0.95, got {interval}.")
     answer = answerer(predict)
     specs, refused = _specs(metrics, convention)
-    run = _Run(f"model {model!r}" if model else "the model", specs, examples, interval)
-    run.not_available |= refused
-    run.baselines = Baselines(baselines, baseline_images)
+    who = f"model {model!r}" if model else "the model"
+    told = {"dataset": dict(dataset or {}), "protocol": dict(protocol or {})}
+    _check_told(told)
+    run = _Run(
+        who, specs, refused, Baselines(_names("baselines", baselines), baseline_images), examples, interval
+    )
     for indices, scenes in batches:
+        if not len(scenes):
+            continue
         indices = to_numpy(indices)
         check_indices(indices, scenes)
         run.add(indices, scenes, ask(run.who, answer, indices, scenes))
         if on_progress is not None:
             on_progress(len(scenes))
-    return run.finish(model, dict(dataset or {}), dict(protocol or {}), convention)
+    return run.finish(model, **told, convention=convention)
+
+
+def _names(what: str, names: Sequence[str]) -> Sequence[str]:
+    if isinstance(names, str):
+        raise UsageError(f"{what}: expected a list of names, got the text {names!r}; write [{names!r}].")
+    return names
+
+
+def _check_told(told: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise for facts that could not be reported, before anything is scored."""
+    if twice := _FACTS & told["protocol"].keys():
+        raise UsageError(f"protocol: {min(twice)!r} is filled in by evaluate; use another name.")
+    for name, facts in told.items():
+        try:
+            json.dumps(strict(facts), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name}: expected values that JSON can hold, got {error}.") from error
 
 
 def _specs(
@@ -104,8 +131,8 @@ def _specs(
         raise UsageError(f"no convention {convention!r}.{did_you_mean(convention, CONVENTIONS)}")
     specs: dict[str, MetricSpec] = {}
     refused: dict[str, str] = {}
-    for name, spec in find_metrics(names).items():
-        if name in _NOT_SCORES:
+    for name, spec in find_metrics(None if names is None else _names("metrics", names)).items():
+        if name in (*_NOT_SCORES, *DIFFICULTIES):
             raise UsageError(f"metric {name!r}: that is the name of a column of facts; use another.")
         try:
             specs[name] = spec.under(convention)
@@ -134,12 +161,20 @@ class _Form:
 class _Run:
     """What one evaluation has seen so far."""
 
-    def __init__(self, who: str, specs: dict[str, MetricSpec], examples: int, interval: float | None) -> None:
-        self.who, self.specs, self.examples, self.interval = who, specs, examples, interval
+    def __init__(
+        self,
+        who: str,
+        specs: dict[str, MetricSpec],
+        refused: dict[str, str],
+        baselines: Baselines,
+        examples: int,
+        interval: float | None,
+    ) -> None:
+        self.who, self.specs, self.interval, self.baselines = who, specs, interval, baselines
         self.form: _Form | None = None
-        self.baselines = Baselines((), 0)
         self.scored: dict[str, MetricSpec] = {}
-        self.not_available: dict[str, str] = {}
+        self.not_available = dict(refused)
+        self.gallery = Gallery({}, examples)
         self.columns: dict[str, list[np.ndarray]] = defaultdict(list)
         self.digests: list[np.ndarray] = []
         self.has_foreground: list[np.ndarray] = []
@@ -170,14 +205,18 @@ class _Run:
         )
         if self.form is None:
             self.form = form
-            for name, spec in self.specs.items():
-                if missing := spec.missing(form.fields):
-                    self.not_available[name] = f"model gives no {' and no '.join(missing)}"
-                else:
-                    self.scored[name] = spec
-            self.gallery = Gallery(self.scored, self.examples)
+            self._settle(form)
         elif form != self.form:
             raise DataError(f"{self.who}: expected every batch like the first ({self.form}), got {form}.")
+
+    def _settle(self, form: _Form) -> None:
+        """Sort out which metrics exist for what the model gives."""
+        for name, spec in self.specs.items():
+            if missing := spec.missing(form.fields):
+                self.not_available[name] = f"model gives no {' and no '.join(missing)}"
+            else:
+                self.scored[name] = spec
+        self.gallery = Gallery(self.scored, self.gallery.size)
 
     def finish(
         self, model: str, dataset: dict[str, Any], protocol: dict[str, Any], convention: str | None
@@ -192,8 +231,6 @@ class _Run:
             "convention": convention,
             "interval": self.interval,
         }
-        if twice := facts.keys() & protocol.keys():
-            raise UsageError(f"protocol: {min(twice)!r} is filled in by evaluate; use another name.")
         worst, best = self.gallery.ends()
         return Evaluation(
             model=model,
@@ -245,8 +282,8 @@ class _Run:
             return None
         try:
             table = count_confusion(columns["true_count"], columns["predicted_count"])
-        except ValueError as error:
-            raise DataError(f"{self.who}: {error}") from error
+        except ValueError:  # too large for a table: the scores are there without it
+            return None
         rows, inferred = table.shape
         return {"true": list(range(rows)), "predicted": list(range(inferred)), "table": table.tolist()}
 

@@ -162,7 +162,8 @@ def _ready(name: str, function: Callable[..., Any], entry: str, **options: Any) 
         PerImage.__init__(self, function, summary=summary, **options | kwargs)
 
     call = ", ".join([f"metrics.{function.__name__}", *(f"{key}={value}" for key, value in options.items())])
-    doc = f"Mean over images of `{call}`: {spec.description} ({spec.source}). Further arguments are handed to it."
+    said = f"{spec.definition()['description']} ({spec.source})"
+    doc = f"Mean over images of `{call}`: {said}. Further arguments are handed to it."
     contents = {"__init__": __init__, "__doc__": doc, "__module__": __name__}
     return type(name, (PerImage,), contents | {"higher_is_better": spec.higher_is_better})
 

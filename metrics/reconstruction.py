@@ -10,6 +10,8 @@ from metrics.libraries import is_finite, is_whole, library_of
 from multiobj_data.arrays import Array, as_double, like
 from multiobj_data.scenes import dtype_kind, expect
 
+_TOLERANCE = 1e-3  # of values in [0, 1]: what resizing and half precision leave
+
 SSIM_WINDOW = 11
 """Sides of the default window of `structural_similarity` in pixels; smaller images have no SSIM."""
 
@@ -167,6 +169,6 @@ def _unit(name: str, images: Array, reference: Array) -> Array:
     low, high = float(values.min()), float(values.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{name}: expected finite values, got NaN or infinity.")
-    if name == "true" and (low < 0 or high > 1):
+    if name == "true" and (low < -_TOLERANCE or high > 1 + _TOLERANCE):
         raise ValueError(f"true: expected floats in [0, 1], got {low:.4g}..{high:.4g}.")
     return values

@@ -52,6 +52,7 @@ class MetricSpec:
         description: What the figure says, in one line.
         source: Paper and section, or ``"ours"``.
         version: Raised whenever the same input would give another figure.
+        ours: What holds by our rules alone: which images are skipped, what costs nothing.
         conventional: Where projects score differently: convention's name -> ``function`` as it scores; raises
             ``UsageError`` for a convention that does not define the metric. ``None``: all agree.
         convention: By whose rules ``function`` scores; ``None``: ours.
@@ -64,6 +65,7 @@ class MetricSpec:
     description: str
     source: str
     version: int = 1
+    ours: str = ""
     conventional: Callable[[str], Callable[[Scenes, Prediction], Array]] | None = None
     convention: str | None = None
 
@@ -88,12 +90,16 @@ class MetricSpec:
             "version": self.version,
             "unit": self.unit,
             "higher_is_better": self.higher_is_better,
-            "description": self.description,
+            "description": f"{self.description}; {self._rules()}" if self._rules() else self.description,
             "source": self.source,
         }
         if self.conventional is not None:
             definition["convention"] = self.convention or DEFAULT
         return definition
+
+    def _rules(self) -> str:
+        other = self.convention not in (None, DEFAULT)
+        return f"details as {self.convention} has them, see `mobj metrics explain`" if other else self.ours
 
 
 def with_count(prediction: Prediction) -> Prediction:
@@ -174,7 +180,8 @@ METRICS: dict[str, MetricSpec] = {
         unit="",
         higher_is_better=True,
         description="best one-to-one overlap of inferred and true boxes; missing and surplus boxes cost",
-        source="Xu et al. 2019, sec. 5 (mIoU); images without any box are skipped",
+        source="Xu et al. 2019, sec. 5 (mIoU)",
+        ours="images without any box are skipped",
     ),
     "box_miou_ocl": MetricSpec(
         _box_miou_ocl,
@@ -182,7 +189,8 @@ METRICS: dict[str, MetricSpec] = {
         unit="",
         higher_is_better=True,
         description="as box_miou, but over the true boxes alone, so that surplus boxes are free",
-        source="object-centric learning framework (OCLF); images without objects are skipped",
+        source="object-centric learning framework (OCLF)",
+        ours="images without objects are skipped",
     ),
     "ari": MetricSpec(
         **_segmentation(adjusted_rand_index, ARI),
@@ -198,7 +206,8 @@ METRICS: dict[str, MetricSpec] = {
         unit="",
         higher_is_better=True,
         description="adjusted Rand index of true objects' pixels; what leaks into the background is free",
-        source="Greff et al. 2019 (IODINE), sec. 4; images with fewer than two such pixels are skipped",
+        source="Greff et al. 2019 (IODINE), sec. 4",
+        ours="images with fewer than two such pixels are skipped",
     ),
     "sc_fg": MetricSpec(
         **_segmentation(segmentation_covering, COVERING, foreground_only=True),
@@ -206,7 +215,8 @@ METRICS: dict[str, MetricSpec] = {
         unit="",
         higher_is_better=True,
         description="segmentation covering: best IoU of each true object with any slot, by its size",
-        source="Engelcke et al. 2020 (GENESIS), sec. 4.2; images without objects are skipped",
+        source="Engelcke et al. 2020 (GENESIS), sec. 4.2",
+        ours="images without objects are skipped",
     ),
     "msc_fg": MetricSpec(
         **_segmentation(mean_segmentation_covering, COVERING, foreground_only=True),
@@ -214,23 +224,26 @@ METRICS: dict[str, MetricSpec] = {
         unit="",
         higher_is_better=True,
         description="mean segmentation covering: as sc_fg, all objects weighing the same",
-        source="Engelcke et al. 2020 (GENESIS), sec. 4.2 (MSC); images without objects are skipped",
+        source="Engelcke et al. 2020 (GENESIS), sec. 4.2 (MSC)",
+        ours="images without objects are skipped",
     ),
     "mbo": MetricSpec(
         **_segmentation(mean_best_overlap, BEST_OVERLAP),
         needs=("masks",),
         unit="",
         higher_is_better=True,
-        description="mean best overlap: by our rules equal to msc_fg, under the name that others print",
+        description="mean best overlap: best IoU of each true object with any slot, under the name that others print",
         source="Pont-Tuset et al. 2017; Seitzer et al. 2023 (mBO^i)",
+        ours="equal to msc_fg",
     ),
     "mask_miou": MetricSpec(
         **_segmentation(matched_mask_iou, MASK_IOU),
         needs=("masks",),
         unit="",
         higher_is_better=True,
-        description="best one-to-one overlap of slots and true objects; missing and surplus slots both cost",
+        description="best one-to-one overlap of slots and true objects",
         source="ours, after Xu et al. 2019, sec. 5 (mIoU of boxes)",
+        ours="missing and surplus slots both cost",
     ),
     "squared_error": MetricSpec(
         lambda scenes, prediction: squared_error(scenes.image, prediction.reconstruction),

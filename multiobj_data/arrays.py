@@ -31,8 +31,17 @@ def to_numpy(array: Array) -> np.ndarray:
 def like(values: Array, reference: Array) -> Array:
     """Return ``values`` in the library and on the device of ``reference``."""
     if is_tensor(reference):
-        return sys.modules["torch"].as_tensor(values, device=reference.device)
+        return sys.modules["torch"].as_tensor(_shareable(values), device=reference.device)
     return to_numpy(values)
+
+
+def _shareable(values: Array) -> Array:
+    """Return ``values`` so that torch can take them: it knows no read-only, mirrored or byte-swapped memory."""
+    if not isinstance(values, np.ndarray):
+        return values
+    if values.flags.writeable and values.dtype.isnative and min(values.strides, default=0) >= 0:
+        return values
+    return values.astype(values.dtype.newbyteorder("="), order="C")
 
 
 def as_double(array: Array, reference: Array) -> Array:

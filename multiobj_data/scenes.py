@@ -223,8 +223,13 @@ class Prediction:
                 raise ValueError(f"{name}: expected values in [0, 1], got {low:.4g}..{high:.4g}.")
         if self.count is not None and _size(self.count) and self.count.min() < 0:
             raise ValueError(f"count: expected 0 or more, got {int(self.count.min())}.")
-        if self.boxes is not None and bool((self.boxes[..., :2] > self.boxes[..., 2:]).any()):  # NaN: no box
-            raise ValueError("boxes: expected x0 <= x1 and y0 <= y1, got a box with its corners swapped.")
+        if self.boxes is not None and _size(self.boxes):
+            if bool((self.boxes[..., :2] > self.boxes[..., 2:]).any()):  # NaN: no box
+                raise ValueError("boxes: expected x0 <= x1 and y0 <= y1, got a box with its corners swapped.")
+            if bool((abs(self.boxes) == float("inf")).any()):
+                raise ValueError(
+                    "boxes: expected finite corners, or NaN where there is no box, got infinity."
+                )
 
     def _check_masks(self) -> None:
         if self.masks is None:
@@ -269,6 +274,9 @@ class Prediction:
                 "likelihood_kind: expected one of 'exact', 'elbo', 'iwae-<k>', with facts such as '; sd=0.3' after "
                 f"it or none, got {kind!r}."
             )
+        values = self.log_likelihood
+        if values is not None and not bool((abs(values) < float("inf")).all()):  # False for NaN too
+            raise ValueError("log_likelihood: expected finite nats, got NaN or infinity.")
 
     def arrays(self) -> dict[str, Any]:
         """Return the fields that hold arrays, by name."""

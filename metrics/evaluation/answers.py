@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from metrics.evaluation.baselines import Truth
 from metrics.table import MetricSpec
 from multiobj_data.arrays import to_numpy
 from multiobj_data.errors import DataError, UsageError
@@ -19,12 +20,12 @@ Answerer = Callable[[np.ndarray, Scenes], Any]
 def answerer(predict: Any) -> Answerer:
     """Return ``(indices, scenes) -> answer`` for anything that predicts.
 
-    Only an object with ``predict_scenes`` sees the truth: `metrics.evaluation.floors.Truth`.
+    Only `metrics.evaluation.baselines.Truth` sees the truth.
 
     Raises:
         UsageError: If it cannot predict.
     """
-    if hasattr(predict, "predict_scenes"):
+    if isinstance(predict, Truth):
         return lambda indices, scenes: predict.predict_scenes(scenes)
     if hasattr(predict, "predict_indices"):
         return lambda indices, scenes: predict.predict_indices(indices)

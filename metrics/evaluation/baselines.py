@@ -15,7 +15,7 @@ import numpy as np
 
 from metrics.evaluation.clusters import cluster_pixels
 from multiobj_data.arrays import Array, like, to_numpy
-from multiobj_data.errors import UsageError, did_you_mean
+from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Prediction, Scenes, expect
 
 _CHUNK_PIXELS = 2**18  # worked on at once
@@ -104,6 +104,14 @@ def truth_prediction(scenes: Scenes) -> Prediction:
         boxes=boxes.astype(np.float32),
         reconstruction=(scenes.image / 255).astype(np.float32),
     )
+
+
+class Truth:
+    """Answers with the truth: the ceiling of every metric."""
+
+    def predict_scenes(self, scenes: Scenes) -> Prediction:
+        """Return `truth_prediction`."""
+        return truth_prediction(scenes)
 
 
 # -- the rules
@@ -220,15 +228,3 @@ BASELINES: dict[str, Baseline] = {
     ),
 }
 """Name -> what answers `predict`; the truth needs the scenes themselves, see `truth_prediction`."""
-
-
-def find_baseline(name: str, slots: int | None = None) -> Baseline:
-    """Return a baseline by name, with another number of slots if given.
-
-    Raises:
-        UsageError: If the name is unknown, or the number is not from 1 to 256.
-    """
-    if name not in BASELINES:
-        raise UsageError(f"no baseline named {name!r}.{did_you_mean(name, BASELINES)}")
-    found = BASELINES[name]
-    return found if slots is None else replace(found, slots=slots)

@@ -51,7 +51,7 @@ def bins_of(
 ) -> list[Bin]:
     """Sort scenes into bins of ``columns[by]`` and sum up each metric in each.
 
-    A column of at most ``bins`` different values, or of whole numbers, gets one bin a value; any other quantile
+    A column of at most ``bins`` different values, or a number of objects, gets one bin a value; any other quantile
     bins, whose edges are values of scenes, so that equal values share a bin. Scenes without a value (NaN) are in no
     bin; where none has one, there are no bins.
 
@@ -65,8 +65,12 @@ def bins_of(
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
         return []
-    number = _numbers(values[known], bins, whole=by.endswith("_count"))
+    number = _numbers(values[known], bins, whole=_is_number_of_objects(by))
     return [_bin(values, known[number == i], columns, metrics) for i in np.unique(number)]
+
+
+def _is_number_of_objects(column: str) -> bool:
+    return column in ("true_count", "predicted_count")
 
 
 def _numbers(values: np.ndarray, bins: int, whole: bool) -> np.ndarray:

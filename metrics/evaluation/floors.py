@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from metrics.evaluation.answers import Answerer, answerer, as_numpy, ask, score
-from metrics.evaluation.baselines import BASELINES, truth_prediction
+from metrics.evaluation.baselines import BASELINES, Truth
 from metrics.running import Mean
 from metrics.table import MetricSpec, with_count
 from multiobj_data.errors import MobjError, UsageError, did_you_mean
-from multiobj_data.scenes import Prediction, Scenes
+from multiobj_data.scenes import Scenes
 
 TRUTH = "truth"
 BASELINE_NAMES = (*BASELINES, TRUTH)
@@ -21,14 +21,6 @@ BASELINE_NAMES = (*BASELINES, TRUTH)
 
 BASELINE_IMAGES = 320
 """How many images the baselines answer beside a model, so that they never cost more than a moment."""
-
-
-class Truth:
-    """Answers with the truth: the ceiling of every metric."""
-
-    def predict_scenes(self, scenes: Scenes) -> Prediction:
-        """Return `metrics.evaluation.baselines.truth_prediction`."""
-        return truth_prediction(scenes)
 
 
 def baseline_predictor(name: str) -> Any:

@@ -28,13 +28,15 @@ _MOST_NAMED = 3
 
 def scene_digests(scenes: Scenes) -> np.ndarray:
     """Return a digest of each scene's image and truth, uint8 ``[B, 16]``; blind to how scenes are stored."""
-    rows = [np.ascontiguousarray(a) for a in (scenes.image, scenes.segments, scenes.boxes)]
+    image, segments = (np.ascontiguousarray(a) for a in (scenes.image, scenes.segments))
+    boxes = np.ascontiguousarray(scenes.boxes, np.float32)
     counts = scenes.count.astype(np.int64)
     digests = np.empty((len(scenes), 16), np.uint8)
     for i in range(len(scenes)):
         digest = hashlib.blake2b(counts[i].tobytes(), digest_size=16)
-        for array in rows:
+        for array in (image, segments):
             digest.update(array[i])
+        digest.update(boxes[i, : counts[i]].tobytes())
         digests[i] = np.frombuffer(digest.digest(), np.uint8)
     return digests
 
@@ -63,7 +65,7 @@ def protocol_stamp(
     """
     facts = {
         "schema": STAMP_SCHEMA,
-        "data": {name: dataset[name] for name in _ABOUT_DATA if dataset.get(name) is not None},
+        "data": facts_of_data(dataset),
         "scenes": {
             "images": len(index),
             "index_range": [int(index[0]), int(index[-1])],
@@ -77,6 +79,11 @@ def protocol_stamp(
         "likelihood_kind": likelihood_kind,
     }
     return {"sha256": stamp_hash(facts), "facts": facts}
+
+
+def facts_of_data(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a data set from others, of all that is said about it."""
+    return {name: dataset[name] for name in _ABOUT_DATA if dataset.get(name) is not None}
 
 
 def _metric_facts(spec: MetricSpec) -> dict[str, Any]:
@@ -136,6 +143,8 @@ def sentence(unequal: Sequence[str]) -> str:
 def _kinds_differ(stamps: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> bool:
     asked = any(facts["metrics"].get(name, {}).get("likelihood") for facts in stamps for name in metrics)
     kinds = {facts["likelihood_kind"] for facts in stamps} - {None}
+    if len(kinds) < 2:
+        return False
     try:
         require_comparable({kind: kind for kind in sorted(kinds)} if asked else {})
     except UsageError:

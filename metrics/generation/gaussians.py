@@ -26,7 +26,7 @@ _NEGATIVE = 1e-6  # of an eigenvalue, relative to the largest: likewise
 _CONDITION = 1e-6  # ratio of Cholesky pivots below which rounding decides about the small ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianStatistics:
     """Mean and covariance of a set of features: all that the Frechet distance needs of it.
 

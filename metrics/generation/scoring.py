@@ -28,7 +28,7 @@ ADVISED = 2048
 """Fewer images than this make FID depend on how many there are more than on what they show (Heusel et al. 2017)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GenerationScores:
     """Figures of a set of generated images.
 

@@ -30,7 +30,7 @@ from multiobj_data.arrays import Array, to_numpy
 from multiobj_data.errors import UsageError, did_you_mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A degenerate example: label maps ``[1, H, W]``."""
 

@@ -25,7 +25,7 @@ FEWEST_ROWS = 10
 """A factor known for fewer training or test rows than this is skipped."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """One factor, ready to be predicted.
 
@@ -270,7 +270,7 @@ _ESTIMATORS: dict[str, Callable[[Kind, int], Any]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fitted:
     """An estimator of one factor: `predict` takes codes as they are and returns targets as `Column` has them."""
 

@@ -154,7 +154,7 @@ def probe_slots(
     learnt = [column for column in columns if column.name not in skipped]
     if not learnt:
         raise DataError(f"{who}: no factor can be probed: {reasons_of(skipped)}.")
-    run = _Run(found, learnt, probed, test, probes, seed)
+    run = _Run(found, learnt, probed, test, probes, seed, min_iou)
     return SlotProbes(
         model=model,
         scores=run.scores,
@@ -199,8 +199,9 @@ class _Run:
         test: np.ndarray,
         probes: Sequence[str],
         seed: int,
+        min_iou: float,
     ) -> None:
-        self.found, self.test, self.learnt = found, test, learnt
+        self.found, self.test, self.learnt, self.min_iou = found, test, learnt, min_iou
         self.scores: dict[str, dict[str, float]] = {}
         self.ceiling: dict[str, dict[str, float]] = {}
         self.rows: dict[str, tuple[int, int]] = {}
@@ -221,7 +222,7 @@ class _Run:
 
     def where_and_what(self) -> dict[str, dict[str, float]]:
         """Return what is known of held-out objects, all of them, by probe."""
-        seen = (self.found.iou >= FOUND)[self.test]  # [T]
+        seen = (self.found.iou >= max(FOUND, self.min_iou))[self.test]  # [T]
         return {name: _joint(seen, self._what(right)) for name, right in self.right.items()}
 
     def _what(self, right: dict[str, np.ndarray]) -> np.ndarray | None:

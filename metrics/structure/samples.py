@@ -17,7 +17,7 @@ from multiobj_data.errors import DataError
 from multiobj_data.scenes import Prediction, dtype_kind, expect
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SampleStructure:
     """The share of samples that show a plausible stack.
 
@@ -87,6 +87,8 @@ def structure_of_samples(
         DataError: If an answer has neither masks nor label maps of the images' size.
     """
     expect("images", images, (None, None, None, None), "u")
+    if images.dtype != np.uint8:
+        raise ValueError(f"images: expected uint8, got {images.dtype}.")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}.")
     answer = segment.predict if hasattr(segment, "predict") else segment

@@ -83,7 +83,7 @@ class StructureRule:
 DEFAULT_RULE = StructureRule()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StructureReport:
     """What the tests found, one value an image, in the library and on the device of the labels.
 

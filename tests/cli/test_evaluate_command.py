@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from multiobj_data import Prediction
-from multiobj_data.loading import batches, open_dataset
-from multiobj_data.predictions import write_predictions
+from multiobj_data.loading import open_dataset
 from multiobj_data.shards.hdf5 import ImageLayout
 
 N = 40
@@ -378,14 +376,34 @@ def test_drawn_images_are_compared_with_the_split(mobj, data, here):
     assert "Images that the model draws" in report.read_text()
 
 
-def test_a_metric_without_values_shows_a_dash(mobj, data, here):
-    truth = open_dataset(data, "test")
-    empty = (
-        (index, Prediction(log_likelihood=np.full(len(scenes), np.nan), likelihood_kind="elbo"))
-        for index, scenes in batches(truth, 16)
-    )
-    write_predictions(here / "p.h5", empty)
-    result = mobj("evaluate", "--predictions", here / "p.h5", "--data", data)
-    line = next(line for line in result.out.splitlines() if line.startswith("log_likelihood_nats"))
-    assert line.split() == ["log_likelihood_nats", "–", "–", "0", str(N)]
+def test_a_metric_without_values_shows_a_dash(mobj, here):
+    small(mobj, here / "empty", "--counts", "0")
+    result = mobj("evaluate", "--baseline", "components", "--data", here / "empty")
+    line = next(line for line in result.out.splitlines() if line.startswith("ari_fg"))
+    assert line.split()[:5] == ["ari_fg", "–", "–", "0", "5"]
     assert "nan" not in result.out
+
+
+def small(mobj, folder, *options):
+    sizes = ("--train", "0", "--test", "5", "--no-sheet")
+    made = mobj("generate", "multi-mnist", "--digits", "bundled", *sizes, *options, "--out", folder)
+    assert made.code == 0, made.err
+
+
+def test_an_evaluation_on_other_data_is_not_replaced(mobj, data, here):
+    small(mobj, other := here / "other", "--seed", "9")
+    score = ("evaluate", "--baseline", "one-slot", "--out", here / "scores")
+    assert mobj(*score, "--data", data).code == mobj(*score, "--data", data).code == 0
+    before = (here / "scores" / "evaluation.json").read_bytes()
+    result = mobj(*score, "--data", other)
+    assert result.code == 2
+    assert "scores holds an evaluation on other data" in result.err
+    assert (here / "scores" / "evaluation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--metric", "--convention"])
+def test_a_misspelt_name_leaves_no_folder(mobj, data, here, option):
+    result = mobj("evaluate", "--baseline", "one-slot", "--data", data, option, "nope")
+    assert result.code == 2
+    assert "nope" in result.err
+    assert not list(here.glob("one-slot*"))

@@ -1,6 +1,7 @@
 """Baselines: every answer is a valid one, depends on its image alone, and is what its rule says."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ from sklearn.cluster import KMeans
 from metrics.evaluation.baselines import (
     BASELINES,
     colour_components,
-    find_baseline,
     prediction_of_labels,
     truth_prediction,
 )
 from metrics.evaluation.clusters import _features, cluster_pixels
+from metrics.evaluation.floors import baseline_predictor
 from metrics.harness import evaluate
 from multiobj_data.errors import UsageError
 from multiobj_data.scenes import Scenes
@@ -107,13 +108,12 @@ def test_other_images_are_refused(images, says):
 
 
 def test_names_and_numbers_are_checked():
-    assert find_baseline("kmeans", 9).slots == 9
-    assert find_baseline("kmeans") is BASELINES["kmeans"]
+    assert baseline_predictor("kmeans") is BASELINES["kmeans"]
     with pytest.raises(UsageError, match="no baseline named 'kmean'. Did you mean 'kmeans'"):
-        find_baseline("kmean")
+        baseline_predictor("kmean")
     for slots in (0, 257, 2.5):
         with pytest.raises(UsageError, match="slots: expected a whole number from 1 to 256"):
-            find_baseline("kmeans", slots)
+            replace(BASELINES["kmeans"], slots=slots)
 
 
 def test_one_slot_sees_one_segment_and_nothing_in_it(rng):
@@ -174,7 +174,7 @@ def test_components_are_those_of_scipy_image_by_image(rng):
 
 
 def test_components_keep_the_largest_pieces_if_slots_are_few(blocks):
-    labels = find_baseline("components", 2).labels(blocks)
+    labels = replace(BASELINES["components"], slots=2).labels(blocks)
     assert (labels[0, 9:14, 8:15] == 1).all()
     assert (labels[0, 2:6, 2:6] == 0).all()
 
@@ -189,7 +189,7 @@ def test_clusters_are_a_fixed_point_of_lloyds_rounds(rng):
 
 
 def test_clusters_separate_what_differs_in_colour(blocks):
-    labels = find_baseline("kmeans", 3).labels(blocks)[0]
+    labels = replace(BASELINES["kmeans"], slots=3).labels(blocks)[0]
     assert len(np.unique(labels[2:6, 2:6])) == len(np.unique(labels[9:14, 8:15])) == 1
     assert len({labels[0, 0], labels[3, 3], labels[12, 12]}) == 3
     assert labels[0, 0] == 0  # the background, which the border shows

@@ -11,7 +11,8 @@ import torch
 
 from metrics import METRICS, MetricSpec, evaluate
 from metrics.evaluation.answers import score
-from metrics.evaluation.floors import BASELINE_NAMES, Truth, baseline_predictor
+from metrics.evaluation.baselines import Truth
+from metrics.evaluation.floors import BASELINE_NAMES, baseline_predictor
 from metrics.evaluation.per_image import compressed, csv_bytes, expect_table_name, read_table
 from metrics.evaluation.suspicion import SuspiciousDataWarning
 from multiobj_data.errors import DataError, MobjError, UsageError
@@ -373,15 +374,62 @@ def test_an_unknown_metric_gets_a_suggestion(oracle, truth, batches):
         ),
         (
             lambda images: Prediction(log_likelihood=np.full(8, -np.inf), likelihood_kind="elbo"),
-            "metric log_likelihood_nats: got an infinite value",
+            "log_likelihood: expected finite nats",
         ),
-        (lambda images: Prediction(count=np.full(8, 10**12)), "too large"),
+        (
+            lambda images: Prediction(log_likelihood=np.full(8, np.nan), likelihood_kind="elbo"),
+            "log_likelihood: expected finite nats",
+        ),
     ],
 )
 def test_answers_that_do_not_fit_name_the_model(batches, answer, says):
     with pytest.raises(DataError, match=says) as caught:
         evaluate(answer, batches(8), model="broken")
     assert "model 'broken'" in str(caught.value)
+
+
+def test_counts_beyond_any_table_are_scored_without_one(batches):
+    result = evaluate(lambda images: Prediction(count=np.full(len(images), 10**12)), batches(8))
+    assert result.confusion is None
+    assert result.metrics["count_accuracy"]["mean"] == 0
+
+
+def test_only_the_truth_itself_is_shown_the_truth(batches):
+    class Peeks:
+        def predict_scenes(self, scenes):
+            raise AssertionError
+
+        def predict(self, images):
+            return Prediction(count=np.zeros(len(images), int))
+
+    assert evaluate(Peeks(), batches(8)).metrics["count_error"]["mean"] < 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"protocol": {"images": 3}}, "protocol: 'images' is filled in by evaluate"),
+        ({"dataset": {"config": {"a": {1, 2}}}}, "dataset: expected values that JSON can hold"),
+        ({"metrics": "count_accuracy"}, "metrics: expected a list of names, got the text 'count_accuracy'"),
+        ({"baselines": "truth"}, "baselines: expected a list of names, got the text 'truth'"),
+    ],
+)
+def test_what_could_not_be_reported_is_refused_before_anything_is_scored(facts, says):
+    def never():
+        raise AssertionError
+        yield
+
+    with pytest.raises(UsageError, match=says):
+        evaluate(lambda images: None, never(), **facts)
+
+
+def test_batches_without_scenes_are_passed_over(batches, truth, scenes):
+    def answers(images):
+        return Prediction(count=np.zeros(len(images), int))
+
+    empty = (np.zeros(0, int), scenes[:0])
+    one, other = (evaluate(answers, parts).metrics for parts in (batches(8), [empty, *batches(8), empty]))
+    assert one == other
 
 
 def test_models_get_images_that_are_theirs(batches, scenes):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.evaluation.baselines import truth_prediction
+from metrics.evaluation.baselines import Truth, truth_prediction
 from metrics.slots.objects import collect_slots
 from metrics.slots.probes import Column, columns_of, fit, guess, r_squared, score
 from metrics.slots.probing import _right, probe_slots
@@ -65,7 +65,7 @@ def codes_of(scenes, noise=0.0):
     return np.concatenate([np.full((len(scenes), 2, codes.shape[-1]), np.nan, np.float32), codes], axis=1)
 
 
-class Knows:
+class Knows(Truth):
     """Answers with the truth, or a part of it, slots shuffled in every image."""
 
     def __init__(self, scenes, noise=0.0, shuffle=True, boxes=False, spoil=lambda answer: answer, seed=0):
@@ -367,7 +367,7 @@ def test_scenes_with_nothing_to_probe_are_refused(scenes):
 
 
 def test_tensors_are_taken(scenes):
-    class Torch:
+    class Torch(Truth):
         def predict_scenes(self, part):
             answer = Knows(scenes).predict_scenes(part)
             return replace(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.evaluation.baselines import truth_prediction
+from metrics.evaluation.baselines import Truth, truth_prediction
 from metrics.slots.order import order_consistency, slot_order
 from multiobj_data.errors import DataError, UsageError
 from multiobj_data.scenes import Prediction, Scenes
@@ -153,7 +153,7 @@ def scenes():
     )
 
 
-class Orders:
+class Orders(Truth):
     """The true masks, its slots in an order of its own in each image."""
 
     def __init__(self, orders):
@@ -191,7 +191,7 @@ def test_small_things_and_things_in_no_slot_are_left_out(scenes):
     def blind(scenes):
         return Prediction(masks=np.ones((len(scenes), 1, 16, 16), np.float32))
 
-    class Blind:
+    class Blind(Truth):
         predict_scenes = staticmethod(blind)
 
     found = slot_order(Blind(), cut(scenes), kind="level")

@@ -85,12 +85,30 @@ def test_one_changed_value_of_the_truth_is_another_protocol(facts, batches, fiel
     parts = batches(8)
     index, scenes = parts[1]
     changed = getattr(scenes, field).copy()
-    changed.flat[0] = 1 if changed.flat[0] != 1 else 2
+    place = (scenes.count.argmax(), 0) if field == "boxes" else (0,)
+    changed[place] = np.where(changed[place] != 1, 1, 2)
     first, second = (
         facts(p, answer=None)
         for p in (parts, [parts[0], (index, replace(scenes, **{field: changed})), parts[2]])
     )
     assert differences([first, second], ALL) == ["the scenes themselves (images or truth are other bytes)"]
+
+
+def test_how_scenes_are_stored_is_no_part_of_the_protocol(scenes):
+    more = np.full((len(scenes), 2, 4), np.nan)
+    padded = replace(
+        scenes,
+        boxes=np.concatenate([scenes.boxes.astype(np.float64), more], axis=1),
+        factors={},
+        amodal=None,
+    )
+    assert np.array_equal(scene_digests(padded), scene_digests(scenes))
+
+
+def test_one_kind_of_likelihood_is_no_difference_whatever_it_says(facts, truth):
+    odd = replace(truth, likelihood_kind="elbo; decoder=mog")
+    assert "log_likelihood_nats" in facts(answer=odd)["metrics"]
+    assert differences([facts(answer=odd), facts(answer=odd)], ALL) == []
 
 
 @pytest.fixture
