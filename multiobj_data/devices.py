@@ -20,5 +20,7 @@ def resolve_device(name: str) -> torch.device:
     except RuntimeError as error:
         raise UsageError(f"device: expected auto, cpu or cuda, got {name!r}.") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device: this machine has no {str(device)!r} that PyTorch can use; take cpu.")
+        raise UsageError(
+            f"device: this machine has no CUDA device {str(device)!r} that PyTorch can use; take --device cpu."
+        )
     return device

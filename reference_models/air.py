@@ -22,11 +22,10 @@ from torch.nn.functional import avg_pool2d
 
 from multiobj_data.scenes import Prediction
 from reference_models.air_settings import AIRConfig
-from reference_models.base import ImageShape, Loss, SceneModel, noise_of
+from reference_models.base import ImageShape, Loss, SceneModel, evaluating, noise_of
 from reference_models.parts.nets import mlp, normal_from, output_layer, reparameterise
 from reference_models.parts.noise import draw
 from reference_models.parts.objects.answers import share_pixels, tight_boxes
-from reference_models.parts.objects.baselines import shifted
 from reference_models.parts.objects.constraints import Layout
 from reference_models.parts.objects.counts import doubting, presence_of, stick_breaking
 from reference_models.parts.objects.estimators import Enumeration
@@ -34,7 +33,8 @@ from reference_models.parts.objects.evidence import Evidence, Latent
 from reference_models.parts.objects.eye import Eye
 from reference_models.parts.objects.placing import WHERE
 from reference_models.parts.objects.windows import Windows
-from reference_models.parts.recurrent import SharedInputLSTM
+from reference_models.parts.precision import wide
+from reference_models.parts.recurrent import SharedInputLSTM, shifted
 
 
 class State(NamedTuple):
@@ -151,11 +151,11 @@ class AIR(SceneModel):
     def step(self, state: State, images: Tensor, gates: Tensor, noise: Tensor) -> tuple[State, Found]:
         """Find one more object, as if there were one."""
         hidden, cell = self.lstm.step(gates, self._read(state, images), (state.hidden, state.cell))
-        decision, where = self.find(hidden).split([1, 2 * WHERE], dim=-1)
+        decision, where = wide(self.find(hidden)).split([1, 2 * WHERE], dim=-1)
         noise_where, noise_what = noise.split([WHERE, self.config.what_size], dim=-1)
         z_where = reparameterise(where, noise_where)
         glimpse = self.windows(z_where).crop(images, self.config.window_size)  # [B, C, S, S]
-        what = self.encode(glimpse.flatten(1))
+        what = wide(self.encode(glimpse.flatten(1)))
         z_what = reparameterise(what, noise_what)
         z = torch.cat([z_where, z_what], dim=-1)
         drawn = (*state.drawn, self.render(z_where, z_what)) if self.config.difference_pool else ()
@@ -238,8 +238,8 @@ class AIR(SceneModel):
         Returns:
             float ``[n, H, W, C]`` in [0, 1].
         """
-        z, drawn = self.sample_objects(n, generator)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self):
+            z, drawn = self.sample_objects(n, generator)
             objects = self.render(*self.split(z))
             canvas = self._first(objects, drawn if count is None else count).sum(1).clamp(0, 1)
         return canvas.movedim(1, -1)
@@ -327,11 +327,11 @@ class AIR(SceneModel):
     def _expected_cost(self, image: Tensor, q: Posterior) -> Tensor | None:
         if self.baseline is None:
             return None
-        expected: Tensor = self.baseline(image, shifted(q.z, self.first[-self.latents :]))
+        expected: Tensor = self.baseline(image, shifted(self.first[-self.latents :], q.z))
         return expected
 
     def penalty(self, q: Posterior, exists: Tensor) -> Loss:
-        """Return the structural regularisers of B rows (Xu et al. 2019, eq. 6).
+        """Return the structural regularisers of B rows (Xu et al. 2019, eq. 10).
 
         Args:
             q: Of B rows.

@@ -1,6 +1,6 @@
 """AIR-ASR: AIR-pPrior trained with what is known of the scenes (amortized structural regularisation).
 
-Xu et al., "Multi-objects Generation with Amortized Structural Regularization", NeurIPS 2019, sec. 3: the loss
+Xu et al., "Multi-objects Generation with Amortized Structural Regularization", NeurIPS 2019, sec. 4: the loss
 is the negative ELBO and a penalty for every constraint that the posterior breaks (`parts.objects.constraints`). Give
 ``allowed_counts`` for the regulariser of the number, ``constraints`` for those of the layout.
 """
@@ -17,7 +17,7 @@ from reference_models.air_pprior import AIRpPriorConfig
 class AIRASRConfig(AIRpPriorConfig):
     """Settings of `AIRASR`."""
 
-    constraints: tuple[str, ...] = ("overlap*1", "inside*1")  # ASR, sec. 5: lambda_1 to lambda_5
+    constraints: tuple[str, ...] = ("overlap*1", "inside*1")  # ASR, sec. 6: lambda_1 to lambda_5
 
 
 class AIRASR(AIR):

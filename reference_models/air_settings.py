@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -32,23 +32,24 @@ ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
 }
 """Setting ``estimator`` -> what it builds; ``baseline`` and ``nvil`` come with the neural baseline."""
 
-_SIGNED = ("decoder_bias", "presence_bias", "where_raw_sd")
-_MAY_BE_ZERO = (
-    "difference_pool",
-    "doubt",
-    "warm_up",
-    "anneal_begin",
-    "relaxed_ratio",
-    "relax_begin",
-    "number_weight",
-    "margin_weight",
-    "size_tolerance",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AIRConfig(ModelConfig):
     """Settings of `AIR`. "Pyro" is the AIR example of that library, which reaches 98 % with these sizes."""
+
+    about: ClassVar[str] = "air"
+    may_be_negative: ClassVar[tuple[str, ...]] = ("decoder_bias", "presence_bias", "where_raw_sd")
+    may_be_zero: ClassVar[tuple[str, ...]] = (
+        "difference_pool",
+        "doubt",
+        "warm_up",
+        "anneal_begin",
+        "relaxed_ratio",
+        "relax_begin",
+        "number_weight",
+        "margin_weight",
+        "size_tolerance",
+    )
 
     max_objects: int = 3  # Pyro
     # How many there are
@@ -110,8 +111,8 @@ class AIRConfig(ModelConfig):
     # What is known of the scenes (Xu et al. 2019)
     allowed_counts: tuple[int, ...] = ()  # L; empty: no regulariser of the number
     number_form: Literal["exact", "per-step"] = "exact"  # per-step: the ASR code
-    number_weight: float = 10.0  # ASR, sec. 5: lambda_1
-    margin_weight: float = 100.0  # ASR, sec. 5: lambda_2
+    number_weight: float = 10.0  # ASR, sec. 6.1: lambda_1
+    margin_weight: float = 100.0  # ASR, sec. 6.1: lambda_2
     constraints: tuple[
         str, ...
     ] = ()  # name*coefficient; names as in `parts.objects.constraints`, or module:function
@@ -123,8 +124,8 @@ class AIRConfig(ModelConfig):
     gradient_clip: float = 100.0  # ours: norms are some hundred (sums over pixels); Adam forgives the scale
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._check_number(field.name, getattr(self, field.name))
+        super().__post_init__()
+        self.check_numbers()
         if any(isinstance(size, bool) or size < 1 for size in (*self.filters, *self.code_sizes)):
             raise UsageError(
                 f"air: filters and code_sizes: expected sizes of 1 or more, got {self.filters}, {self.code_sizes}."
@@ -144,29 +145,11 @@ class AIRConfig(ModelConfig):
         self._check_count_prior()
         self.build_regulariser()
 
-    def _check_number(self, name: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return
-        if name in _SIGNED:
-            if not math.isfinite(value):
-                raise UsageError(f"air: {name} must be a number, got {value}.")
-        elif name in _MAY_BE_ZERO:
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"air: {name} must be 0 or more, got {value}.")
-        elif not (math.isfinite(value) and value > 0):
-            raise UsageError(f"air: {name} must be a positive number, got {value}.")
-
     def _check_count_prior(self) -> None:
         if (self.count_prior == "autoregressive") and self.prior != "autoregressive":
             raise UsageError("air: count_prior autoregressive needs prior autoregressive.")
-        w = self.count_weights
-        if self.count_prior == "categorical" and not (
-            w and len(w) <= self.max_objects + 1 and min(w) >= 0 and 0 < sum(w) < math.inf
-        ):
-            raise UsageError(
-                f"air: count_weights: expected up to {self.max_objects + 1} weights of 0, 1, ... objects, "
-                f"not all 0, got {w}."
-            )
+        if self.count_prior == "categorical":
+            count_priors.check_weights(self.about, self.max_objects, self.count_weights)
 
     @property
     def code_layers(self) -> tuple[int, ...]:

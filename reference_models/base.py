@@ -6,18 +6,21 @@ to [0, 1] inside; how they are laid out in between is each model's own business.
 
 from __future__ import annotations
 
+import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from multiobj_data.configuration import build
-from multiobj_data.errors import UsageError
+from multiobj_data.errors import UsageError, did_you_mean, quoted
 from multiobj_data.scenes import Prediction
 from reference_models.denormals import flushed_denormals
 
@@ -94,11 +97,56 @@ class ModelConfig:
         warm_up: Steps over which the step size rises linearly to what it would be without; 0: none.
     """
 
+    about: ClassVar[str] = "model"
+    """How error messages call the model."""
+
+    may_be_zero: ClassVar[tuple[str, ...]] = ("warm_up",)
+    """Numbers that need not be above 0."""
+
+    may_be_negative: ClassVar[tuple[str, ...]] = ()
+    """Numbers of any sign."""
+
     learning_rate: float
     half_life: float
     gradient_clip: float
     clip_each: bool = False
     warm_up: int = 0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            _check_choice(f"{self.about}: {each.name}", getattr(self, each.name), hints[each.name])
+        self.check_numbers(tuple(each.name for each in fields(ModelConfig)))
+
+    def check_numbers(self, names: tuple[str, ...] | None = None) -> None:
+        """Raise unless all numbers, or those named, are above 0, or what `may_be_zero` and `may_be_negative` allow.
+
+        Raises:
+            UsageError: One is not.
+        """
+        for name in names or tuple(each.name for each in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            least, kind = 0.0, "a positive number"
+            if name in self.may_be_negative:
+                least, kind = -math.inf, "a number"
+            elif name in self.may_be_zero:
+                kind = "0 or more"
+            if not (math.isfinite(value) and (value > least or (value == 0 and name in self.may_be_zero))):
+                raise UsageError(f"{self.about}: {name} must be {kind}, got {value}.")
+
+
+def _check_choice(what: str, value: object, hint: Any) -> None:
+    """Raise unless a value whose type names its choices is one of them."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
+    others = [part for part in parts if get_origin(part) is not Literal]
+    if choices and value not in choices and not (value is None and type(None) in others):
+        expected = ", ".join(map(str, choices))
+        raise UsageError(
+            f"{what}: expected one of {expected}, got {quoted(value)}.{did_you_mean(str(value), choices)}"
+        )
 
 
 class SceneModel(nn.Module, ABC):
@@ -213,13 +261,10 @@ class SceneModel(nn.Module, ABC):
         self._check_images(images)
         batch = torch.as_tensor(images).to(self.device)
         some = batch if len(batch) else batch.new_zeros((1, *self.image_shape))  # torch has its limits at 0
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.no_grad(), flushed_denormals():
-                parts = [self.predict_batch(part) for part in some.split(PREDICT_CHUNK)]
-        finally:
-            self.train(was_training)
+        # Some answers need gradients on the way, which inference mode would not allow.
+        with torch.inference_mode(False), torch.no_grad(), evaluating(self), flushed_denormals():
+            some = some.clone() if some.is_inference() else some
+            parts = [self.predict_batch(part) for part in some.split(PREDICT_CHUNK)]
         return _join(parts, len(batch), as_numpy=isinstance(images, np.ndarray))
 
     def _check_images(self, images: np.ndarray | Tensor) -> None:
@@ -240,6 +285,17 @@ class SceneModel(nn.Module, ABC):
     def as_float(self, images: Tensor) -> Tensor:
         """Scale uint8 ``[B, H, W, C]`` to the model's floats in [0, 1], channels first: ``[B, C, H, W]``."""
         return images.movedim(-1, 1).to(next(self.parameters()).dtype).div(255)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode for a while: schedules are at their end, normalisation uses running averages."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def noise_of(images: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ def build_model(model_id: str, config: Mapping[str, Any], image_shape: ImageShap
         raise UsageError(f"{model_id}: expected a subclass of reference_models.base.SceneModel, got {kind}.")
     # torch's layers draw their first weights from its global generator: lend it to them, then put it back.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed those of GPUs, too
         return kind.from_config(config, image_shape)
 
 

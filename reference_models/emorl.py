@@ -252,7 +252,9 @@ class EfficientMORL(SegregationModel):
     def posterior(self, images: Tensor, noise: Tensor) -> Independent:
         """See `SegregationModel`."""
         with torch.no_grad():
-            return softplus_normal(self.infer(images, noise).steps[-1].parameters)
+            parts = zip(images.split(ANSWER_CHUNK), noise.split(ANSWER_CHUNK), strict=True)
+            parameters = [self.infer(x, e).steps[-1].parameters for x, e in parts]
+            return softplus_normal(torch.cat(parameters))
 
     def fixed_noise(self, images: Tensor) -> Tensor:
         """See `SegregationModel`."""

@@ -23,11 +23,11 @@ from reference_models.genesis_settings import GenesisConfig
 from reference_models.parts.nets import mlp
 from reference_models.parts.noise import draw
 from reference_models.parts.objects.evidence import Latent
-from reference_models.parts.slots.answers import slot_prediction
+from reference_models.parts.precision import full_precision
+from reference_models.parts.slots.answers import AT_ONCE, in_parts, slot_prediction
 from reference_models.parts.slots.components import ComponentDecoder, ComponentEncoder
 from reference_models.parts.slots.gated_convs import GatedDecoder, GatedEncoder
 from reference_models.parts.slots.geco import balanced
-from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import bounded_normal
 from reference_models.parts.slots.sequential_attention import (
     SequentialPosterior,
@@ -81,7 +81,8 @@ class Genesis(SlotVAE):
     def __init__(self, config: GenesisConfig, image_shape: ImageShape) -> None:
         super().__init__(config, image_shape)
         c, channels, grid = config, image_shape[2], config.grid(image_shape)
-        self.likelihood, self.geco = c.build_likelihood(), c.build_geco(image_shape)
+        self.likelihood, self.density = c.build_likelihood(), c.build_density()
+        self.geco = c.build_geco(image_shape)
         self.read = GatedEncoder(channels, c.encoder_widths, c.strides, grid, c.features)
         self.attend = SequentialPosterior(c.features, c.slot_size, c.attention_size)
         self.mask_logits = GatedDecoder(c.slot_size, 2 * c.width, c.decoder_widths, c.strides[::-1], grid)
@@ -155,18 +156,20 @@ class Genesis(SlotVAE):
 
     def predict_batch(self, images: Tensor) -> Prediction:
         """Answer from the posterior means; the ELBO is that of one sample, keyed by the image."""
+        parts = [self._answer(part) for part in images.split(AT_ONCE)]
+        colours, log_masks, codes, bound = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return slot_prediction(colours, log_masks, codes, bound, f"elbo; {self.density.facts}")
+
+    def _answer(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.as_float(images)
         noise = self._fixed_noise(images)
         drawn = self.infer(x, noise)
         mean = self.infer(x, Noise(*map(torch.zeros_like, noise)))
         codes = [latent.z for latent in (mean.masks, mean.components) if latent is not None]
-        return slot_prediction(
-            mean.colours,
-            mean.log_masks,
-            slots=torch.cat(codes, dim=-1),
-            log_likelihood=-self._error(x, drawn) - torch.stack([*self.kls(drawn).values()]).sum(0),
-            likelihood_kind=f"elbo; {self.likelihood.facts}",
-        )
+        bound = self.density(x, drawn.colours, drawn.log_masks) - torch.stack(
+            [*self.kls(drawn).values()]
+        ).sum(0)
+        return mean.colours, mean.log_masks, torch.cat(codes, dim=-1), bound
 
     def _draw_slots(
         self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
@@ -175,7 +178,10 @@ class Genesis(SlotVAE):
         masks, components, s = (temperature * part for part in noise)
         _, z = self.prior.rollout(masks, (s if scene is None else scene) if self.scene_size else None)
         code = z if self.expect is None else sampled(_expected(z, self.expect), components)
-        return self.paint(code), self.masks(z)
+        return in_parts(
+            lambda both: (self.paint(both[..., z.shape[-1] :]), self.masks(both[..., : z.shape[-1]])),
+            torch.cat([z, code], dim=-1),
+        )
 
     def _noise(self, n: int, generator: torch.Generator, slots: int) -> Noise:
         like = next(self.parameters())

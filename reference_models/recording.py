@@ -89,7 +89,7 @@ def plot_curves(records: list[Record]) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True)
     steps = [record["step"] for record in measured]
     upper.plot(steps, [-record["total"] for record in measured], color="tab:blue", marker=".")
-    upper.set_ylabel("ELBO, training (nats)")
+    upper.set_ylabel("minus the loss, training (nats)")
     counted = [record for record in measured if record["count_accuracy"] is not None]
     lower.plot(
         [record["step"] for record in counted],

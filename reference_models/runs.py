@@ -236,6 +236,7 @@ class Run:
         images, truth = self.validation
         prediction = self.model.predict(images)
         if prediction.count is None:
+            self.validation = None  # a model that counts nothing is not asked again
             return
         self.count_accuracy = float(np.mean(prediction.count == truth))
         full = None if prediction.presence is None else prediction.presence.shape[1]

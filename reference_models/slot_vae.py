@@ -9,8 +9,7 @@ Letters: B images, K slots, H W C pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from multiobj_data.errors import UsageError
-from reference_models.base import Loss, SceneModel
+from reference_models.base import Loss, SceneModel, evaluating
 from reference_models.parts.slots.geco import Geco
 from reference_models.parts.slots.likelihood import SlotLikelihood, blend
 
@@ -61,7 +60,7 @@ class SlotVAE(SceneModel, ABC):
             float ``[n, H, W, C]`` in [0, 1].
 
         Raises:
-            UsageError: A scene for a model without scene variable, or of another shape.
+            UsageError: No slots; a scene for a model without scene variable, or of another shape.
         """
         colours, log_masks = self.sample_slots(n, generator, slots, temperature, scene)
         return blend(colours, log_masks).clamp(0, 1).movedim(1, -1)
@@ -81,7 +80,9 @@ class SlotVAE(SceneModel, ABC):
                 f"a scene [{n}, {self.scene_size}]" if self.scene_size else "none, having no scene variable"
             )
             raise UsageError(f"{type(self).__name__}.sample: expected {expected}, got {list(scene.shape)}.")
-        with _evaluating(self):
+        if slots is not None and slots < 1:
+            raise UsageError(f"{type(self).__name__}.sample: slots: expected 1 or more, got {slots}.")
+        with evaluating(self):
             return self._draw_slots(n, generator, slots, temperature, scene)
 
     @abstractmethod
@@ -114,7 +115,7 @@ class SegregationModel(SlotVAE, ABC):
 
     Attributes:
         slot_size: D.
-        likelihood: Which SRI's own decoder is scored with, too.
+        likelihood: What it is trained with.
     """
 
     slot_size: int
@@ -146,14 +147,3 @@ class SegregationModel(SlotVAE, ABC):
 
         See `reference_models.base.noise_of`.
         """
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode for a while: batch normalisation uses, and leaves, its running averages."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from multiobj_data.errors import UsageError
@@ -22,16 +21,11 @@ class SlotVAEConfig(ModelConfig):
     """Settings of every slot VAE."""
 
     about: ClassVar[str] = "slot VAE"
-    """How error messages call the model."""
 
     convention: ClassVar[Convention] = "beta"
     """Of GECO."""
 
-    may_be_zero: ClassVar[tuple[str, ...]] = ("warm_up",)
-    """Numbers that need not be above 0."""
-
     may_be_negative: ClassVar[tuple[str, ...]] = ("goal",)
-    """Numbers of any sign."""
 
     slots: int = 7  # GENESIS, SRI: 7 on Objects Room and CLEVR6, 9 on ShapeStacks; one is for the background
     slot_size: int = 64  # SRI, sec. 5: D
@@ -58,8 +52,8 @@ class SlotVAEConfig(ModelConfig):
     gradient_clip: float = 1e9  # GENESIS code: none
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._check_number(field.name, getattr(self, field.name))
+        super().__post_init__()
+        self.check_numbers()
         if not self.geco_least < self.geco_most:
             raise UsageError(
                 f"{self.about}: geco_least must be below geco_most, got {self.geco_least} and {self.geco_most}."
@@ -68,16 +62,6 @@ class SlotVAEConfig(ModelConfig):
             raise UsageError(
                 f"{self.about}: slots must be at least 2, one of them for the background, got {self.slots}."
             )
-
-    def _check_number(self, name: str, value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return
-        if name in self.may_be_negative:
-            if not math.isfinite(value):
-                raise UsageError(f"{self.about}: {name} must be a number, got {value}.")
-        elif not (math.isfinite(value) and (value > 0 or (value == 0 and name in self.may_be_zero))):
-            kind = "0 or more" if name in self.may_be_zero else "a positive number"
-            raise UsageError(f"{self.about}: {name} must be {kind}, got {value}.")
 
     def build_likelihood(self) -> SlotLikelihood:
         """Return log p(x | slots)."""

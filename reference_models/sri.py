@@ -23,13 +23,14 @@ from multiobj_data.scenes import Prediction
 from reference_models.base import ImageShape, Loss, noise_of
 from reference_models.parts.nets import diagonal_normal, kl_to_standard_normal
 from reference_models.parts.noise import draw
+from reference_models.parts.precision import full_precision
+from reference_models.parts.recurrent import shifted
 from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import masked
 from reference_models.parts.slots.geco import balanced
 from reference_models.parts.slots.likelihood import blend
 from reference_models.parts.slots.order import greedy_order, reordered
-from reference_models.parts.slots.precision import full_precision
-from reference_models.parts.slots.prior import SlotLSTM, SlotPrior, shifted, softplus_scale
+from reference_models.parts.slots.prior import SlotLSTM, SlotPrior, softplus_scale
 from reference_models.parts.slots.scene_encoder import SceneEncoder
 from reference_models.slot_vae import SlotVAE
 from reference_models.sri_settings import SRIConfig

@@ -10,7 +10,7 @@ The pose is reparameterised, so that the gradient is that of a plain function.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,6 @@ class SuPAIR(SceneModel):
         prior = c.build_decision_prior()
         self.decision_prior = prior if isinstance(prior, nn.Parameter) else None
         self.register_buffer("_prior", prior.detach().clone(), persistent=False)
-        self.guide.initialise()
 
     # --- inference ------------------------------------------------------------------------------------
 
@@ -180,6 +179,15 @@ class SuPAIR(SceneModel):
         return self.background.log_likelihood(values, visible.flatten(2).flatten(0, 1)).view(-1, n)
 
     # --- learning -------------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the guide's parameters, which have a step size of their own, and the others."""
+        own = set(map(id, self.guide.parameters()))
+        others = [p for p in self.parameters() if id(p) not in own]
+        return [
+            {"params": others, "lr": self.config.learning_rate},
+            {"params": list(self.guide.parameters()), "lr": self.config.guide_learning_rate},
+        ]
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw the noise of one training step on ``n`` images: standard normal ``[n, K, 4]``."""

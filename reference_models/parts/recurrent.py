@@ -65,3 +65,8 @@ class SharedInputLSTM(nn.Module):
             state = self.step(context_gates, step, state)
             hidden.append(state[0])
         return torch.stack(hidden, dim=1)
+
+
+def shifted(first: Tensor, z: Tensor) -> Tensor:
+    """Return what each step finds when it begins: ``first [D]`` or ``[B, D]``, then ``z [B, K, D]`` but the last."""
+    return torch.cat([first.expand(len(z), z.shape[-1])[:, None], z[:, :-1]], dim=1)

@@ -15,8 +15,10 @@ from reference_models import computing
 from reference_models.air import AIR
 from reference_models.base import Loss, ModelConfig, SceneModel
 from reference_models.batches import Batches
+from reference_models.checkpoints import build_model
 from reference_models.computing import PLAIN, Computing, StepLoss
 from reference_models.parallel import ALONE
+from reference_models.parts.objects.occlusion import Orders, any_objects
 from reference_models.training import TrainingResult
 
 CPU = torch.device("cpu")
@@ -99,6 +101,24 @@ def test_bfloat16_is_close_and_not_the_same(source: Any) -> None:
     for row, expected in zip(losses(source, Computing(precision="bf16")), losses(source, PLAIN), strict=True):
         assert row == pytest.approx(expected, rel=0.03)
         assert row != expected
+
+
+@pytest.mark.parametrize("model_id", ["air", "supair"])
+def test_counts_and_poses_keep_single_precision(model_id: str) -> None:
+    model = build_model(model_id, {"lstm_size": 8, "hidden_size": 8}, (20, 20, 1), seed=0)
+    x = torch.rand(2, 1, 20, 20)
+    noise = model.draw(2, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        q = model.infer(x, getattr(noise, "z", noise))  # type: ignore[operator]
+        assert q.z.dtype == q.decisions.dtype == q.count.logits.dtype == torch.float32
+
+
+def test_orders_weigh_the_same_whatever_the_precision_elsewhere() -> None:
+    orders = Orders(any_objects(3), every=True)
+    values = 500 * torch.randn(4, len(orders.items), generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = orders.evidence(values)
+    assert torch.equal(inside, orders.evidence(values))
 
 
 def test_how_losses_were_computed_is_noted_and_kept(run: Callable[..., TrainingResult]) -> None:

@@ -3,15 +3,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from multiobj_data import plugins
-from multiobj_data.errors import VerificationError
+from multiobj_data.errors import UsageError, VerificationError
 from multiobj_data.scenes import Prediction
 from reference_models.air import AIR, AIRConfig
 from reference_models.base import Loss
+from reference_models.checkpoints import build_model
 from reference_models.checks import check_model
+from reference_models.genesis_v2 import GenesisV2Config
+from reference_models.supair import SuPAIRConfig
 
 SHAPES = [(50, 50, 1), (20, 24, 3)]
 SLOTS = {"slots": 3, "slot_size": 8, "width": 8}
@@ -41,6 +45,46 @@ def test_every_registered_model_keeps_the_contract(
 ) -> None:
     kind = plugins.resolve("models", model_id)
     check_model(lambda: kind.from_config(settings, shape), shape, model_id)
+
+
+@pytest.mark.parametrize("model_id", plugins.names("models"))
+def test_answers_are_the_same_in_inference_mode(model_id: str) -> None:
+    settings, shapes = FORMS.get(model_id, ({"lstm_size": 8, "hidden_size": 8}, SHAPES))
+    model = build_model(model_id, settings, shapes[-1], seed=0)
+    images = np.random.default_rng(0).integers(0, 256, (2, *shapes[-1]), np.uint8)
+    with torch.inference_mode():
+        inside = model.predict(torch.as_tensor(images))
+    for name, array in model.predict(torch.as_tensor(images)).arrays().items():
+        torch.testing.assert_close(inside.arrays()[name], array, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "sentence"),
+    [
+        (
+            AIRConfig,
+            {"estimator": "enumerat"},
+            "air: estimator: expected one of .* Did you mean 'enumerate'",
+        ),
+        (GenesisV2Config, {"kernel": "gausian"}, "kernel: expected one of .*, got 'gausian'"),
+        (SuPAIRConfig, {"warm_up": -5}, "supair: warm_up must be 0 or more, got -5"),
+    ],
+)
+def test_settings_given_in_python_are_checked_like_those_of_the_command(
+    kind: Callable[..., Any], settings: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        kind(**settings)
+
+
+def test_building_a_model_leaves_the_generators_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    before = torch.get_rng_state()
+    build_model("air", {"lstm_size": 8, "hidden_size": 8}, (10, 12, 1), seed=7)
+    assert seeded == []
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 class Moody(AIR):

@@ -11,7 +11,9 @@ import torch
 
 from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
+from multiobj_data.scenes import Prediction
 from reference_models import batches, runs
+from reference_models.air import AIR
 from reference_models.batches import Batches, noise_generator
 from reference_models.checkpoints import build_model, load_checkpoint
 from reference_models.training import Progress, TrainingResult
@@ -220,6 +222,20 @@ def test_training_without_truth_measures_no_accuracy(run: Callable[..., Training
     result = run(validation=None)
     assert result.count_accuracy is None
     assert log_of(result)[-1]["count_accuracy"] is None
+
+
+def test_a_model_that_counts_nothing_is_asked_for_counts_once(
+    run: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def blind(model: Any, images: np.ndarray) -> Prediction:
+        asked.append(len(images))
+        return Prediction(reconstruction=images / 255)
+
+    monkeypatch.setattr(AIR, "predict", blind)
+    assert log_of(run())[-1]["count_accuracy"] is None
+    assert len(asked) == 1
 
 
 def test_every_epoch_shows_every_scene_once_in_another_order(source: Any) -> None:

@@ -10,7 +10,7 @@ from torch.distributions import Independent
 
 from reference_models.parts.nets import diagonal_normal, location_and_scale, mlp, output_layer
 from reference_models.parts.objects.placing import WHERE
-from reference_models.parts.recurrent import SharedInputLSTM
+from reference_models.parts.recurrent import SharedInputLSTM, shifted
 
 _UNIT = math.log(math.e - 1)  # softplus gives 1
 
@@ -34,9 +34,9 @@ class AutoregressivePrior(nn.Module):
         self.presence = mlp(size, [hidden], 1)
         self.where = mlp(size, [hidden], 2 * WHERE)
         with torch.no_grad():
-            for net, bias in ((self.presence, 0.0), (self.where, 0.0)):
+            for net in (self.presence, self.where):
                 output_layer(net).weight.mul_(0.1)
-                output_layer(net).bias.fill_(bias)
+                output_layer(net).bias.zero_()
             output_layer(self.where).bias[WHERE:] = _UNIT
 
     def forward(self, z: Tensor) -> tuple[Tensor, Independent]:
@@ -48,7 +48,7 @@ class AutoregressivePrior(nn.Module):
         Returns:
             Logits of presence ``[B, K]``, and the prior of z_where with batch ``[B, K]``.
         """
-        before = torch.cat([torch.zeros_like(z[:, :1]), z[:, :-1]], dim=1)
+        before = shifted(z.new_zeros(z.shape[-1]), z)
         return self._read(self.lstm.unroll(z.new_empty(len(z), 0), before))
 
     def _read(self, hidden: Tensor) -> tuple[Tensor, Independent]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from reference_models.parts.nets import mlp
@@ -38,8 +37,3 @@ class NeuralBaseline(nn.Module):
         """
         hidden = self.lstm.unroll(images.detach(), before.detach())
         return self.typical * self.read(hidden).squeeze(-1)
-
-
-def shifted(z: Tensor, first: Tensor) -> Tensor:
-    """Return ``first [D], z_1, .., z_{K-1}`` for ``z [B, K, D]``: what each step finds when it begins."""
-    return torch.cat([first.expand(len(z), 1, -1), z[:, :-1]], dim=1)

@@ -1,7 +1,7 @@
 """What a user knows about the scenes: constraints ``F(q) <= 0`` on the posterior, as terms of the loss.
 
 Amortized structural regularisation (Xu et al., "Multi-objects Generation with Amortized Structural
-Regularization", NeurIPS 2019, sec. 3) adds ``coefficient * max(F(q), 0)`` to the negative ELBO, so that the
+Regularization", NeurIPS 2019, sec. 4) adds ``coefficient * max(F(q), 0)`` to the negative ELBO, so that the
 posterior, and with it the model that learns from it, keeps to what is known of the scenes.
 
 A constraint of your own is a function from a `Layout` to ``[B]``. Objects on a horizontal line::
@@ -130,7 +130,7 @@ def parse_constraint(text: str) -> tuple[str, float]:
     return name.strip(), coefficient
 
 
-# --- the number of objects (sec. 3.3) -----------------------------------------------------------------
+# --- the number of objects (sec. 4.1) -----------------------------------------------------------------
 
 
 def disallowed_count(count: Categorical, allowed: tuple[int, ...]) -> Tensor:

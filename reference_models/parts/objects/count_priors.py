@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from multiobj_data.errors import UsageError
 from reference_models.parts.objects.counts import geometric_prior
 
 CERTAIN = 100.0
@@ -34,6 +35,18 @@ def geometric(k: int, ratio: float) -> Tensor:
 def per_step(k: int, odds: float) -> Tensor:
     """Return k equal decisions with these odds of one more object: geometric with the rest at k, float64."""
     return torch.full((k,), math.log(odds), dtype=torch.float64)
+
+
+def check_weights(about: str, k: int, weights: Sequence[float]) -> None:
+    """Raise unless these are ``about``'s weights of 0, 1, ..., at most k objects.
+
+    Raises:
+        UsageError: They are not.
+    """
+    if not (weights and len(weights) <= k + 1 and min(weights) >= 0 and 0 < sum(weights) < math.inf):
+        raise UsageError(
+            f"{about}: count_weights: expected up to {k + 1} weights of 0, 1, ... objects, not all 0, got {weights}."
+        )
 
 
 def categorical(k: int, weights: Sequence[float]) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributions import Categorical
 from torch.nn.functional import logsigmoid, pad
 
+from reference_models.parts.precision import full_precision
+
 
 def geometric_prior(k: int, ratio: float) -> Categorical:
     """Return p(n) ∝ ``ratio ** n`` for n = 0..k, as float64.
@@ -26,6 +28,7 @@ def geometric_prior(k: int, ratio: float) -> Categorical:
     return Categorical(logits=math.log(ratio) * torch.arange(k + 1, dtype=torch.float64), validate_args=False)
 
 
+@full_precision
 def stick_breaking(logits: Tensor) -> Categorical:
     """Return q(N = n) for n = 0..K from the decisions ``p_t = sigmoid(logits[..., t - 1])``.
 

@@ -17,6 +17,7 @@ from reference_models.parts.nets import mlp
 from reference_models.parts.objects.counts import stick_breaking
 from reference_models.parts.objects.eye import Eye
 from reference_models.parts.objects.poses import POSE, PosePrior, rectangles_of
+from reference_models.parts.precision import full_precision
 from reference_models.parts.recurrent import SharedInputLSTM
 
 FORGET = -3.0
@@ -46,7 +47,7 @@ class Guide(nn.Module):
     """A recurrent network that finds an object in each step.
 
     With ``remaining`` it sees in each step, beside the whole image, what its objects leave of it, and begins by that
-    alone (`initialise`), so that the second is found as the first was. Without, all steps see the whole image, as in
+    alone, so that the second is found as the first was. Without, all steps see the whole image, as in
     the paper.
 
     Args:
@@ -85,9 +86,10 @@ class Guide(nn.Module):
         self.lstm = SharedInputLSTM(features, inputs, lstm_size)
         self.find = mlp(lstm_size, [hidden_size], 1 + 2 * POSE, nn.Sigmoid)
         self.register_buffer("_log_max_sd", torch.tensor(max_sd).log(), persistent=False)
+        self._initialise()
 
     @torch.no_grad()
-    def initialise(self) -> None:
+    def _initialise(self) -> None:
         """Draw the weights of the answer as SuPAIR's code does, and let the LSTM begin by what remains, if it sees it.
 
         Who knows of nothing else, neither memory nor pose nor the whole image, and finds one object, finds the next.
@@ -136,6 +138,7 @@ class Guide(nn.Module):
         pose = z / max(self.image_shape[:2]) if self.feedback else z[:, :0]
         return torch.cat([pose, seen], dim=-1) if self.remaining else pose
 
+    @full_precision
     def _posterior(self, parameters: Tensor, noise: Tensor) -> Posterior:
         """Read the network's answer ``[..., 9]``; its poses have means in the prior's range."""
         decisions, raw_mean, raw_sd = parameters.split([1, POSE, POSE], dim=-1)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_models.parts.objects.rectangles import Profiles, Sampling
+from reference_models.parts.precision import full_precision
 
 Objects = tuple[int, ...]
 """A set of objects, in rising order."""
@@ -106,6 +107,7 @@ class Orders(nn.Module):
         totals = self._totals(values)
         return torch.stack([each.logsumexp(-1) - math.log(each.shape[-1]) for each in totals], dim=-1)
 
+    @full_precision
     def _totals(self, values: Tensor) -> tuple[Tensor, ...]:
         """Return the log likelihood of each order of each set."""
         return (values @ self.uses.to(values).mT).split(self.sizes, dim=-1)

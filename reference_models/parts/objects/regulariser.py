@@ -1,6 +1,6 @@
 """The structural regularisers of a model, all together: the number of objects, and constraints on their layout.
 
-Amortized structural regularisation (Xu et al., NeurIPS 2019, eq. 6); the terms themselves are in `constraints`.
+Amortized structural regularisation (Xu et al., NeurIPS 2019, eq. 10); the terms themselves are in `constraints`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_models.parts.nets import group_norm
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
 
 UPSAMPLING = 16
 """Pixels of the image a cell of the first grid: four times twice."""

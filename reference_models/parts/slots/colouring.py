@@ -14,8 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.broadcast import coordinates
-from reference_models.parts.slots.precision import full_precision
 
 Kernel = Literal["gaussian", "laplacian", "epanechnikov"]
 

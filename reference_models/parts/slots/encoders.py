@@ -12,9 +12,9 @@ from torch.distributions import Independent
 from torch.nn.functional import linear, softplus
 
 from reference_models.parts.nets import diagonal_normal, output_layer
+from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.broadcast import coordinates
 from reference_models.parts.slots.colouring import InstanceColouring, Kernel
-from reference_models.parts.slots.precision import full_precision
 from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.slot_attention import First, SlotAttention
 from reference_models.parts.slots.unet import UNet, normalised_conv

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
 
 
 def blend(colours: Tensor, log_masks: Tensor) -> Tensor:

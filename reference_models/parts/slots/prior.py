@@ -10,8 +10,8 @@ from torch.distributions import Independent
 from torch.nn.functional import gelu, linear, softplus
 
 from reference_models.parts.nets import diagonal_normal
-from reference_models.parts.recurrent import lstm
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
+from reference_models.parts.recurrent import lstm, shifted
 
 Form = Literal["genesis", "sri"]
 
@@ -155,8 +155,3 @@ class SlotPrior(nn.Module):
         if self.embed is None or scene is None:
             raise ValueError("SlotPrior: a scene goes with a scene_size, and neither without the other.")
         return gelu(self.embed(scene))
-
-
-def shifted(first: Tensor, z: Tensor) -> Tensor:
-    """Return ``first [B, D]`` and then all slots ``z [B, K, D]`` but the last: ``[B, K, D]``."""
-    return torch.cat([first[:, None], z[:, :-1]], dim=1)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 
 from reference_models.parts.nets import mlp
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.prior import softplus_normal
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Independent
 from torch.nn.functional import logsigmoid, softplus
 
 from reference_models.parts.nets import diagonal_normal
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.prior import SlotLSTM
 
 _SMALLEST_SCALE = 1e-8  # GENESIS code

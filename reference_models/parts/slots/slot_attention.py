@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_models.parts.nets import mlp
-from reference_models.parts.slots.precision import full_precision
+from reference_models.parts.precision import full_precision
 
 First = Literal["per-slot", "shared"]
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reference_models.parts.precision import product
 from reference_models.parts.spn.leaves import seen
 from reference_models.parts.spn.network import SumProductNetwork
-from reference_models.parts.spn.precision import product
 
 MARGIN = 1e-6
 """How far inside its bounds a variance stays, as a share of their distance: at them the sigmoid has no inverse."""

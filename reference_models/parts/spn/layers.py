@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_models.parts.spn.precision import full_precision
+from reference_models.parts.precision import exact_products
 
 
 def log_einsum_exp(left: Tensor, right: Tensor, log_weights: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class _LogEinsumExp(torch.autograd.Function):
     @staticmethod
     def forward(left: Tensor, right: Tensor, log_weights: Tensor) -> Tensor:
         mixed = left.new_empty(*log_weights.shape[:2], left.shape[2])
-        with full_precision(left.device):
+        with exact_products(left.device):
             for part in _parts(left):
                 first, second, most = _scaled(left[part], right[part])
                 contracted = _contract(log_weights[part].exp(), second)  # [n, O, I, B]
@@ -82,7 +82,7 @@ class _LogEinsumExpGradient(torch.autograd.Function):
         left: Tensor, right: Tensor, log_weights: Tensor, mixed: Tensor, gradient: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         of_left, of_right, of_weights = (torch.empty_like(each) for each in (left, right, log_weights))
-        with full_precision(left.device):
+        with exact_products(left.device):
             for part in _parts(left):
                 first, second, most = _scaled(left[part], right[part])
                 weights = log_weights[part].exp()

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from multiobj_data.errors import DataError
+from reference_models.parts.precision import product
 from reference_models.parts.spn.config import SPNConfig
-from reference_models.parts.spn.precision import product
 from reference_models.parts.spn.regions import region_graph
 
 

@@ -36,6 +36,15 @@ def noise(model: AIR, n: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def test_samples_are_of_the_model_that_will_have_been_learnt(small: dict[str, Any]) -> None:
+    model = air(**{**small, "anneal": "exponential", "anneal_start": 0.9, "anneal_steps": 100})
+    model.training_step = 1
+    one, other = (model.train(mode).sample(20, torch.Generator().manual_seed(0)) for mode in (True, False))
+    assert torch.equal(one, other)
+    assert model.train().sample(1, torch.Generator()).shape == (1, *SHAPE)
+    assert model.training
+
+
 def test_enumerated_elbo_is_the_average_over_sampled_counts(small: dict[str, Any]) -> None:
     model = air(**{**small, "max_objects": 3, "presence_bias": 0.5})
     x, eps = model.as_float(some_images(2)), noise(model, 2)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from multiobj_data.errors import UsageError
+from reference_models import genesis as genesis_module
 from reference_models.checkpoints import build_model, load_checkpoint
 from reference_models.genesis import Genesis, Noise
+from reference_models.parts.slots import answers
 from reference_models.parts.slots.likelihood import blend
 from reference_models.together import train_together
 from reference_models.training import train
@@ -203,6 +205,30 @@ def test_seeds_trained_as_one_have_batch_statistics_and_geco_of_their_own(
     assert as_one["read.layers.0.1.norm.num_batches_tracked"] == as_one["geco.updates"] == 4
     for name, value in alone.items():
         torch.testing.assert_close(as_one[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_answers_are_alike_for_many_images_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    genesis = model().eval()
+    together, drawn = genesis.predict(images(5)), genesis.sample(5, rng())
+    for module in (genesis_module, answers):
+        monkeypatch.setattr(module, "AT_ONCE", 2)
+    apart = genesis.predict(images(5))
+    for name, array in together.arrays().items():
+        torch.testing.assert_close(apart.arrays()[name], array, equal_nan=True)
+    torch.testing.assert_close(genesis.sample(5, rng()), drawn)
+
+
+def test_likelihoods_of_answers_have_their_constants_however_it_is_trained() -> None:
+    whole, without = model(), model(normalised=False, goal=-0.3)
+    one, other = whole.predict(images()), without.predict(images())
+    torch.testing.assert_close(one.log_likelihood, other.log_likelihood)
+    assert one.likelihood_kind == other.likelihood_kind
+
+
+@pytest.mark.parametrize("slots", [0, -1])
+def test_no_slots_cannot_be_drawn(slots: int) -> None:
+    with pytest.raises(UsageError, match=f"slots: expected 1 or more, got {slots}"):
+        model().sample(2, rng(), slots=slots)
 
 
 def test_geco_follows_the_error() -> None:

@@ -141,7 +141,7 @@ def test_tight_boxes_lie_within_the_windows() -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"max_objects": 0}, "max_objects must be 1 or more, got 0"),
+        ({"max_objects": 0}, "max_objects must be a positive number, got 0"),
         ({"object_min_variance": 0.4}, "object_min_variance must be below object_max_variance, got 0.4 and"),
         ({"background_min_variance": 0.2}, "background_min_variance must be below"),
         ({"background_max_variance": -1}, "background_max_variance must be a positive number"),
