@@ -323,8 +323,8 @@ def test_generators_that_paint_otherwise_are_streamed_as_they_paint() -> None:
         ({"batch_size": 0}, "batch_size >= 1"),
         ({"start": -1}, "start, length and workers >= 0"),
         ({"rank": 2, "ranks": 2}, "rank < ranks"),
-        ({"device": "gpu"}, "expected cpu or cuda, got 'gpu'"),
-        ({"device": "cuda:99"}, "no 'cuda:99'"),
+        ({"device": "gpu"}, "expected auto, cpu or cuda, got 'gpu'"),
+        ({"device": "cuda:99"}, "no CUDA device 'cuda:99'"),
     ],
 )
 def test_streams_that_cannot_be_are_refused(quick_plan: Plan, wrong: dict[str, Any], sentence: str) -> None:
