@@ -33,10 +33,11 @@ def draw_curves(table: Table, groups: Sequence[Group], path: Path) -> None:
     from matplotlib.ticker import StrMethodFormatter
 
     shown = [column for column in table.columns if any(group.column == column for group in groups)]
-    rows = -(-len(shown) // _PER_ROW)
-    figure = Figure(figsize=(5 * _PER_ROW, 3.4 * rows + 1.2), layout="constrained")
-    figure.suptitle(f"{table.title}; grey: the paper's points, on a {table.curves['hardware']}", fontsize=11)
-    panels = figure.subplots(rows, _PER_ROW, squeeze=False, sharey=True).ravel()
+    across = min(_PER_ROW, len(shown))
+    rows = -(-len(shown) // across)
+    figure = Figure(figsize=(5 * across + 2, 3.4 * rows + 1.2), layout="constrained")
+    figure.suptitle(f"{table.title};\ngrey: the paper's points, on a {table.curves['hardware']}", fontsize=11)
+    panels = figure.subplots(rows, across, squeeze=False, sharey=True).ravel()
     for axes, column in zip(panels, shown, strict=False):
         _draw_ours(axes, table, [group for group in groups if group.column == column])
         _draw_published(axes, table, column)
@@ -47,7 +48,7 @@ def draw_curves(table: Table, groups: Sequence[Group], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(shown) :]:
         axes.axis("off")
-    for axes in panels[::_PER_ROW]:
+    for axes in panels[::across]:
         axes.set_ylabel("count accuracy, test (%)")
     known = {
         label: handle
