@@ -44,6 +44,15 @@ def lit_twice_by_pasting(file: h5py.File, digits: np.ndarray, every: int) -> tup
     return bad, checked
 
 
+def find(root: Path, name: str) -> Path:
+    for folder in (root, root / "raw", root / "MNIST" / "raw"):
+        if (folder / name).is_file():
+            return folder / name
+    raise SystemExit(
+        f"--digits-root {root}: expected MNIST's {name} there, in raw or in MNIST/raw; there is none."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path)
@@ -51,7 +60,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=7, help="paste every n-th scene again")
     arguments = parser.parse_args()
     for split, name in FILES.items():
-        raw = gzip.decompress((arguments.digits_root / name).read_bytes())
+        raw = gzip.decompress(find(arguments.digits_root, name).read_bytes())
         digits = np.frombuffer(raw, np.uint8, offset=16).reshape(-1, 28, 28)
         masks = scenes = pasted = checked = 0
         for path in sorted(arguments.dataset.glob(f"{split}-*.h5")):

@@ -7,8 +7,9 @@ GENESIS-v2's usual structure: the head that reads features runs again for each s
 image, slots are decoded one by one, and KLs and prior go step by step. EfficientMORL's: the decoder convolves the
 latent at every pixel, and each refinement keeps its graph until the end. SRI has no peer here, only its floor.
 
-Both losses are compared first. The floor is the operations of our step at the speed of this machine's matrix
-product, measured in the same run; memory is what a step keeps for its backward pass (and, on a GPU, its peak).
+Both run as `mobj train` runs, keeping the memory that they free. Both losses are compared first. The floor is the
+operations of our step at the speed of this machine's matrix product, measured in the same run; memory is what a step
+keeps for its backward pass (and, on a GPU, its peak).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.nn.functional import linear, softplus
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from multiobj_data.composition.memory import keep_freed_memory
 from reference_models import emorl
 from reference_models.base import SceneModel
 from reference_models.checkpoints import build_model
@@ -248,6 +250,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     settings = {"slots": options.slots} | ({"analytic_kl": False} if options.model == "genesis-v2" else {})
     model = build_model(options.model, settings, (options.size, options.size, 3), seed=0)
     model = model.to(options.device).train()

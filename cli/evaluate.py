@@ -24,7 +24,7 @@ from cli.results import (
 )
 from cli.samples import print_samples, ready_samples
 from cli.subjects import Subject, find_subject
-from reference_models.allocation import keep_freed_memory
+from multiobj_data.composition.memory import keep_freed_memory
 
 
 @click.command("evaluate", short_help="Score a checkpoint, any model, or a file of predictions.")
@@ -109,7 +109,8 @@ from reference_models.allocation import keep_freed_memory
 @click.option(
     "--out",
     metavar="DIR",
-    help="Folder of evaluation.json, per_image.csv.gz and report.html.  [default: beside the checkpoint]",
+    help="Folder of evaluation.json, per_image.csv.gz and report.html.  [default: beside the checkpoint, the "
+    "predictions or the weights; of a baseline, or a model without weights, here]",
 )
 @click.option(
     "--digits-root",
@@ -148,13 +149,15 @@ def evaluate_command(checkpoint: str | None, **options: Any) -> None:
     for warning in result.warnings:
         say(f"WARNING: {warning}")
     document, table = whole_document(result, options["by"])
-    if options["as_json"]:
-        emit_json(document)
-    else:
-        print_tables(result)
-        print_by(result, options["by"])
-        print_samples(result.generation)
-    write_results(result, document, table, out, options["per_image"])
+    try:  # figures first, should the disk be full; but whoever reads them may stop reading
+        if options["as_json"]:
+            emit_json(document)
+        else:
+            print_tables(result)
+            print_by(result, options["by"])
+            print_samples(result.generation)
+    finally:
+        write_results(result, document, table, out, options["per_image"])
     if not options["as_json"]:
         click.echo(f"report: {out / 'report.html'}")
 

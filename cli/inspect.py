@@ -21,7 +21,9 @@ def inspect_command(path: str, as_json: bool) -> None:
     """
     from pathlib import Path
 
-    kind = "checkpoint" if Path(path).is_file() else "dataset"
+    from multiobj_data.shards.manifest import MANIFEST
+
+    kind = "checkpoint" if Path(path).is_file() and Path(path).name != MANIFEST else "dataset"
     document = _checkpoint(path) if kind == "checkpoint" else _dataset(Path(path))
     if as_json:
         emit_json({"schema_version": 1, "kind": kind, **document})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,7 +63,8 @@ def merge_command(parts: tuple[str, ...], out: str, copy: bool, dry_run: bool, a
     _finish(
         as_json,
         {"folder": out, "complete": True, **facts},
-        f"{merged.manifest.dataset} in {target}: {_counts(facts)}; {how}. Look at it: mobj sheet {target}",
+        f"{merged.manifest.dataset} in {target}: {_counts(facts)}; {how}. Look at it: mobj sheet "
+        f"{shlex.quote(str(target))}",
     )
 
 

@@ -24,9 +24,13 @@ class _Subcommands(click.Group):
         return getattr(importlib.import_module(f"cli.metrics_{module}"), f"{module}_command")
 
 
-@click.group("metrics", cls=_Subcommands, short_help="Explain metrics; what they need.")
+@click.group(
+    "metrics",
+    cls=_Subcommands,
+    short_help="FID, KID, probes of slots; conventions explained.",
+)
 def metrics_command() -> None:
-    """Explain how projects score differently, and make what metrics need.
+    """Compare sets of images (FID, KID), probe slots, and explain how projects score differently.
 
     \b
     mobj metrics explain --case one-exact

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cli.console import emit_json, emit_table, progress, start_logging
+from cli.console import emit_json, emit_table, progress, refuse_empty_options, start_logging
 from cli.options import device_option, json_option
 
 
@@ -64,6 +64,7 @@ def fid_command(real: str, generated: str, **options: Any) -> None:
     mobj metrics fid statistics.npz samples.npy --weights pt_inception-2015-12-05-6726825d.pth
     """
     start_logging()
+    refuse_empty_options(options)
     if options["save_statistics"]:
         _expect_folder(Path(options["save_statistics"]))
     result = _score(real, generated, options)

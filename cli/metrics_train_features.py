@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cli.console import emit_json, emit_table, interruptible, progress, start_logging
+from cli.console import emit_json, emit_table, interruptible, progress, refuse_empty_options, start_logging
 from cli.options import device_option, json_option
 
 
@@ -38,6 +38,7 @@ def train_features_command(**options: Any) -> None:
     mobj metrics fid data/digits samples/ --features features.pt
     """
     start_logging()
+    refuse_empty_options(options)
     with interruptible("nothing was written; run the same command again."):
         training = _train(options)
     if options["as_json"]:
@@ -59,8 +60,13 @@ def _train(options: dict[str, Any]) -> dict[str, Any]:
     from multiobj_data.errors import UsageError
     from multiobj_data.loading import open_dataset
 
-    if not Path(options["out"]).parent.is_dir():
-        raise UsageError(f"--out {options['out']}: expected an existing folder; create it first.")
+    out = Path(options["out"])
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: expected an existing folder; create it first.")
+    if out.is_dir():
+        raise UsageError(
+            f"--out {out}: expected a file, that is a folder; give a name in it, such as {out}/features.pt."
+        )
     source = open_dataset(options["data"], options["split"])
     others = [
         name

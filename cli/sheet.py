@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import click
 
-from cli.console import say
+from cli.console import refuse_empty_options, say
 from cli.options import device_option
 
 
@@ -48,8 +48,10 @@ def sheet_command(
     from pathlib import Path
 
     from multiobj_data.errors import UsageError
+    from multiobj_data.shards.manifest import MANIFEST
 
-    if Path(folder).is_file():
+    refuse_empty_options({"split": split, "out": out, "data": data})
+    if Path(folder).is_file() and Path(folder).name != MANIFEST:
         from cli.model_sheet import draw_model_sheet
 
         request = {"data": data, "split": split or "test", "device": device, "digits_root": None}
@@ -57,6 +59,8 @@ def sheet_command(
         return
     if data is not None:
         raise UsageError("--data belongs to a checkpoint; a data set is its own.")
+    if out is not None and Path(out).suffix.lower() != ".png":
+        raise UsageError(f"--out {out}: expected a name that ends in .png, which the picture is.")
     from multiobj_data.loading import open_dataset
     from multiobj_data.shards.manifest import Manifest
     from multiobj_data.sheet import sheet_of

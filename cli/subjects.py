@@ -118,7 +118,8 @@ def _own_model(name: str, weights: str | None, device: str) -> Subject:
             f"--model {name}: expected the loader to return an object with predict(images), "
             f"got {type(model).__name__}."
         )
-    beside = Path(f"{name}-evaluation".replace(":", "-").replace(".", "-"))
+    plain = f"{name}-evaluation".replace(":", "-").replace(".", "-")
+    beside = Path(plain) if weights is None else Path(weights).parent / f"{Path(weights).stem}-{plain}"
     return Subject(Guarded(model, who), name, None, beside, device)
 
 

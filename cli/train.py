@@ -16,6 +16,7 @@ from cli.console import (
     emit_table,
     parse_seeds,
     progress,
+    refuse_empty_options,
     resumable,
     same_command,
     say,
@@ -139,6 +140,7 @@ def _train(model: str, workers: Any, options: Mapping[str, Any]) -> None:
 
     start_logging()
     with workers.unanimous():
+        refuse_empty_options({name: text for name, text in options.items() if name != "settings"})
         seeds = parse_seeds(options["seeds"])
         together = options["together"] and len(seeds) > 1
         _refuse_beside_together(together, workers, options)
@@ -198,7 +200,7 @@ def _validation(folder: str, split: str, splits: Any) -> Any:
 
 
 def _ready_for_computing(threads: int | None) -> None:
-    from reference_models.allocation import keep_freed_memory
+    from multiobj_data.composition.memory import keep_freed_memory
 
     keep_freed_memory()
     if threads:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
-from cli.console import emit_json, progress, resumable, same_command, start_logging
+from cli.console import emit_json, progress, refuse_empty_options, resumable, same_command, start_logging
 from cli.options import json_option
 from cli.request import digits_root_for
 
@@ -42,6 +44,7 @@ def verify_command(
     from multiobj_data.shards.manifest import CONVERTED, Manifest
 
     start_logging()
+    refuse_empty_options({"regenerate": regenerate, "digits-root": digits_root})
     path = Path(folder)
     share = _share(regenerate) if regenerate else 0.0
     manifest = Manifest.read(path)
@@ -83,9 +86,9 @@ def _cure(folder: str, generator: str) -> str:
         name = generator.removeprefix(CONVERTED)
         return (
             f"it was converted from the files of {name}, not generated: to write damaged shards again, run the same "
-            f"`mobj convert {name} SOURCE --out {folder}`, with the options of then"
+            f"`mobj convert {name} SOURCE --out {shlex.quote(folder)}`, with the options of then"
         )
-    return f"run `mobj verify --repair {folder}`"
+    return f"run `mobj verify --repair {shlex.quote(folder)}`"
 
 
 def _refuse_drawing(folder: str, generator: str, share: float) -> None:

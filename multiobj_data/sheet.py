@@ -112,7 +112,7 @@ def _show_images(axes: Axes, scenes: Scenes, tiles: _Tiles) -> None:
                 (x + x0 - 0.5, y + y0 - 0.5), x1 - x0, y1 - y0, fill=False, lw=0.8, edgecolor=colours[k % 10]
             )
             axes.add_patch(outline)
-    axes.set_title(f"the first {len(scenes)} scenes, with tight boxes", fontsize=9)
+    axes.set_title(f"{len(scenes)} scenes, with tight boxes", fontsize=9)
     axes.axis("off")
 
 

@@ -41,4 +41,8 @@ def test_the_commands_have_the_options_shown(line):
     name, *arguments = shlex.split(line)[1:]
     context = click.Context(mobj)
     command = mobj.get_command(context, name)
+    while isinstance(command, click.Group):
+        context = click.Context(command)
+        name, *arguments = arguments
+        command = command.get_command(context, name)
     command.make_context(name, arguments)  # parses; does not run

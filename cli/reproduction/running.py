@@ -13,9 +13,9 @@ from cli.reproduction.cells import EVALUATION, FAILURE, Cell
 from cli.reproduction.generation import FIGURES, measure_generation
 from cli.reproduction.judging import features_path
 from cli.reproduction.tables import Scale, Table, find_table
+from multiobj_data.composition.memory import keep_freed_memory
 from multiobj_data.errors import MobjError, UsageError
 from multiobj_data.files import to_json, write_atomically
-from reference_models.allocation import keep_freed_memory
 
 Tell = Callable[[int, str | None], None]
 """Is told training steps just done, and what is going on, if that is new."""

@@ -140,6 +140,8 @@ def _checksum(document: Mapping[str, Any]) -> str:
 
 
 def _why_missing(folder: Path) -> str:
+    if folder.name == MANIFEST and folder.is_file():
+        return f"{folder} is the manifest of a data set; give its folder, {folder.parent}."
     if not folder.exists():
         return f"there is no data set at {folder}: no such folder. Try `mobj generate multi-mnist --out {folder}`."
     if list(folder.glob(".progress-*.jsonl")):

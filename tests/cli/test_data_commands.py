@@ -288,3 +288,35 @@ def test_interrupted_it_says_how_to_go_on(start_mobj, tmp_path):
     assert "To continue: mobj generate multi-mnist" in err
     assert "Traceback" not in err
     assert not list((tmp_path / "d").glob(".*.tmp-*"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "air", "--data", "{data}", "--out", ""),
+        ("verify", "{data}", "--regenerate", ""),
+        ("sheet", "{data}", "--out", ""),
+        ("metrics", "fid", "{data}", "{data}", "--features", ""),
+        ("metrics", "train-features", "--data", "{data}", "--out", ""),
+    ],
+    ids=lambda command: command[0] + command[1],
+)
+def test_an_empty_text_is_no_option_left_out(mobj, small_dataset, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    result = mobj(*(part.format(data=small_dataset) for part in command))
+    assert result.code == 2
+    assert "expected a text, got an empty one" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_is_called_what_it_is(mobj, small_dataset, tmp_path):
+    result = mobj("sheet", small_dataset, "--split", "test", "--out", tmp_path / "x.jpg")
+    assert result.code == 2
+    assert "ends in .png" in result.err
+
+
+@pytest.mark.parametrize("command", ["sheet", "verify", "inspect"])
+def test_the_manifest_is_not_its_folder(mobj, small_dataset, command):
+    result = mobj(command, small_dataset / "dataset.json")
+    assert result.code == 3
+    assert f"is the manifest of a data set; give its folder, {small_dataset}" in result.err

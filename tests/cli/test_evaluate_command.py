@@ -2,9 +2,12 @@
 
 import errno
 import json
+import os
 import shutil
+import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from multiobj_data.loading import open_dataset
 from multiobj_data.shards.hdf5 import ImageLayout
 
 N = 40
+ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 MODELS = """
 import sys
@@ -407,3 +411,31 @@ def test_a_misspelt_name_leaves_no_folder(mobj, data, here, option):
     assert result.code == 2
     assert "nope" in result.err
     assert not list(here.glob("one-slot*"))
+
+
+def test_whoever_stops_reading_loses_no_evaluation(data, here):
+    command = [sys.executable, "-m", "cli.main", "evaluate", "--baseline", "one-slot", "--data", str(data)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        subprocess.run(
+            [*command, "--out", "scores"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            cwd=here,
+            env=ENV,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    found = {path.name for path in (here / "scores").iterdir()}
+    assert found == {"evaluation.json", "per_image.csv.gz", "report.html"}
+
+
+def test_evaluations_with_other_weights_lie_beside_these(mobj, data, here):
+    for name in ("one.pt", "two.pt"):
+        (here / name).touch()
+        result = mobj("evaluate", "--model", "house_models:good", "--checkpoint", here / name, "--data", data)
+        assert result.code == 0, result.err
+    found = {path.name for path in here.glob("*-house_models-good-evaluation-test")}
+    assert found == {"one-house_models-good-evaluation-test", "two-house_models-good-evaluation-test"}

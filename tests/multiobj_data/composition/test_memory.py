@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reference_models.allocation import keep_freed_memory
+from multiobj_data.composition.memory import keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
