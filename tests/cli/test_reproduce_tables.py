@@ -12,6 +12,7 @@ from cli.reproduction.tables import FORMS, find_table, table_names
 from metrics import METRICS
 from multiobj_data.errors import UsageError
 from multiobj_data.presets import find_preset
+from reference_models.presets import preset_settings
 
 TABLES = [
     "asr-table1",
@@ -133,9 +134,12 @@ def test_each_data_set_of_supair_has_its_own_preset():
         (cell.column, cell.row): cell.settings
         for cell in cells_of(table, table.scales["paper"], seeds=[0], forms=["exact"])
     }
-    assert settings["Sprites", "SuPAIR"] == {"background_max_variance": 0.16, "occlusion_rate": 500}
-    assert settings["Multi-MNIST", "SuPAIR"] == {"occlusion_rate": 500}
-    assert settings["Grid-MNIST", "SuPAIR"] == {}
+    for column, preset in (
+        ("Sprites", "sprites"),
+        ("Multi-MNIST", "multi-mnist"),
+        ("Grid-MNIST", "grid-mnist"),
+    ):
+        assert settings[column, "SuPAIR"] == preset_settings("supair", preset)
     ablation = settings["Noisy-MNIST", "SuPAIR-without-background"]
     assert ablation == {**settings["Noisy-MNIST", "SuPAIR"], "background": "black"}
     assert settings["Noisy-MNIST", "SuPAIR"]["object_min_variance"] == 0.25
