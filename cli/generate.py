@@ -43,15 +43,25 @@ class _WithPresets(click.Command):
 @click.option(
     "--counts",
     metavar="TEXT",
-    help="Objects a scene: 2,4 (equal shares), 0-2, or weights 1:3,2:1.",
+    help="Objects a scene: 2,4 (equal shares), 0-2, or weights 1:3,2:1.  [default: the generator's]",
 )
-@click.option("--canvas", type=click.IntRange(min=1), metavar="N", help="Side of a scene in pixels.")
+@click.option(
+    "--canvas",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Side of a scene in pixels.  [default: the generator's]",
+)
 @click.option(
     "--scale",
     metavar="TEXT",
-    help="Size of objects: 0.75, 0.6..0.9; digits also divisor:1.3,0.1; dSprites also 0.5..1/6 (six values).",
+    help="Size of objects: 0.75, 0.6..0.9; digits also divisor:1.3,0.1; dSprites also 0.5..1/6 (six values).  "
+    "[default: the generator's]",
 )
-@click.option("--overlap/--no-overlap", default=None, help="Whether objects may overlap freely.")
+@click.option(
+    "--overlap/--no-overlap",
+    default=None,
+    help="Whether objects may overlap freely.  [default: they may; sprites: not]",
+)
 @click.option(
     "--overlap-rule",
     type=click.Choice(["pixels", "boxes", "rows-and-columns", "legacy"]),

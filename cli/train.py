@@ -60,7 +60,11 @@ from multiobj_data.errors import MobjError, UsageError
     "--preset", metavar="NAME", help="Settings of a paper or its code; `mobj ls model-presets` lists them."
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the model (repeatable)."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the model (repeatable); `mobj ls settings MODEL` lists them.",
 )
 @click.option(
     "--validate-on",

@@ -35,7 +35,57 @@ ESTIMATORS: dict[str, Callable[[AIRConfig], estimators.Estimator]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AIRConfig(ModelConfig):
-    """Settings of `AIR`. "Pyro" is the AIR example of that library, which reaches 98 % with these sizes."""
+    """Settings of `AIR`. "Pyro" is the AIR example of that library, which reaches 98 % with these sizes.
+
+    Attributes:
+        max_objects: K, the most objects that can be found.
+        estimator: How the gradient gets through the number of objects.
+        particles: Samples of N an image; of vimco.
+        temperature: Of concrete: the lower, the closer presences are to 0 or 1.
+        stop: Of concrete: how much absence has to add up before no further object is looked for.
+        straight_through: Of concrete: presences are rounded on the way forward.
+        baseline_learning_rate: Step size of the score function's neural baseline.
+        count_prior: p(N): geometric, equal odds each step, categorical, or learnt.
+        count_ratio: p(n + 1) / p(n) of geometric; the odds of one more object of per-step.
+        count_weights: Of categorical: p(0), p(1), ..., not normalised.
+        anneal: How the odds of one more object fall from their start to `count_ratio`.
+        anneal_start: The odds of one more object at first.
+        anneal_begin: The step at which they begin to fall.
+        anneal_steps: Over how many steps they fall.
+        relaxed_ratio: What `count_ratio` rises to in the end; 0: nothing.
+        relax_begin: The step at which it begins to rise.
+        relax_steps: Over how many steps it rises.
+        doubt: The least probability of either answer to "is there one more?" early in training.
+        doubt_steps: Steps for which the doubt stays; over twice as many it then falls to 0.
+        prior: p(z_where): standard normal, or given the objects before.
+        learn_scale_prior: Of the autoregressive prior: whether it expects sizes, too.
+        placing: How z_where becomes a window: its scale log-normal, or squashed into (0, 1).
+        object_scale: Median side of a window over the canvas' side.
+        object_scale_sd: Standard deviation of a window's scale, of its log or before it is squashed.
+        position_sd: Standard deviation of a window's centre; the canvas reaches from -1 to 1.
+        what_size: Size of the code of what an object looks like.
+        window_size: Side in pixels of the patch that is read and painted.
+        likelihood: Of a pixel.
+        likelihood_sd: Standard deviation of the Gaussian likelihood.
+        filters: Output channels of the convolutions before the recurrent network; empty: it reads pixels.
+        lstm_size: State of the recurrent network.
+        difference_pool: Side in pixels of the squares over which what is still unexplained is averaged; 0: not read.
+        hidden_size: Hidden layer of the networks that predict presence and place.
+        code_sizes: Hidden layers of the encoder, in the decoder reversed; empty: one of `hidden_size`.
+        activation: Of encoder and decoder.
+        decoder_bias: First bias of the decoder's logits; below 0 the canvas begins dark.
+        presence_bias: First bias of "is there one more?"; above 0 training begins with every object there.
+        where_raw_sd: First bias of the standard deviation of z_where, before softplus.
+        mask_level: The grey above which a pixel is an object's, in masks and tight boxes.
+        boxes: Tight around the ink, or the window.
+        allowed_counts: Numbers of objects that occur; empty: not known.
+        number_form: How the number is regularised: exactly, or step by step.
+        number_weight: lambda_1, how much the probability of other numbers costs.
+        margin_weight: lambda_2, how much an uncertain number costs.
+        constraints: On the layout, each ``name*coefficient``: overlap, inside, size, same-size, or ``module:function``.
+        size_range: Least and largest side of an object in pixels, for the constraint ``size``.
+        size_tolerance: By how many pixels sizes may differ, for ``same-size``.
+    """
 
     about: ClassVar[str] = "air"
     may_be_negative: ClassVar[tuple[str, ...]] = ("decoder_bias", "presence_bias", "where_raw_sd")

@@ -18,7 +18,26 @@ from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
 
 @dataclass(frozen=True, kw_only=True)
 class EfficientMORLConfig(SlotVAEConfig):
-    """Settings of `EfficientMORL`. "Code" is the authors' released code, with its settings for Multi-dSprites."""
+    """Settings of `EfficientMORL`. "Code" is the authors' released code, with its settings for Multi-dSprites.
+
+    Attributes:
+        layers: L, of the hierarchy of latents.
+        prior: Which layers' latents the prior links, and in which direction.
+        prior_size: Hidden layer of the network that links them.
+        refinement_steps: I, how often slots are refined by gradients.
+        late_from: The step from which on fewer refinements are done.
+        late_refinement_steps: How many from then on.
+        answer_refinement_steps: How many in answers; none: as many as late in training.
+        refinement_size: State of the refinement's recurrent network.
+        refinement_weights: How much each refinement's loss counts: as in the code, or in the paper.
+        encoder_channels: Of the convolutions that read the image.
+        encoder_layers: How many there are.
+        decoder: Which spatial broadcast decoder paints slots.
+        decoder_channels: Of its convolutions.
+        initial_gain: Of the first weights (Xavier); none: PyTorch's own.
+        gru_sd: Of the first weights of the DualGRU; none: PyTorch's own.
+        geco_begin: Steps with a plain ELBO first.
+    """
 
     about: ClassVar[str] = "emorl"
     convention: ClassVar[Convention] = "zeta"

@@ -15,7 +15,17 @@ _LAYERS = 5  # code: gated convolutions on the way in, and out
 
 @dataclass(frozen=True, kw_only=True)
 class GenesisConfig(AutoregressiveConfig):
-    """Settings of `Genesis`. "Code" is the authors' released code."""
+    """Settings of `Genesis`. "Code" is the authors' released code.
+
+    Attributes:
+        two_stage: A latent for the mask and one for the colours, or one for both (GENESIS-S).
+        component_size: Size of the latent of the colours.
+        width: Channels of the first convolutions.
+        strides: Of the gated convolutions on the way in.
+        features: What is read from the image.
+        attention_size: State of the posterior's recurrent network.
+        component_hidden: Hidden layers of the encoder of components and of their prior.
+    """
 
     about: ClassVar[str] = "genesis"
 

@@ -31,7 +31,19 @@ from reference_models.slot_vae_settings import AutoregressiveConfig, require_mul
 
 @dataclass(frozen=True, kw_only=True)
 class GenesisV2Config(AutoregressiveConfig):
-    """Settings of `GenesisV2`. "Code" is the released one."""
+    """Settings of `GenesisV2`. "Code" is the released one.
+
+    Attributes:
+        width: Channels of encoder and decoder; a multiple of 8.
+        grouping: How pixels are gathered into slots.
+        colours: Size of a pixel's colour, by which it is grouped.
+        kernel: How far a seed's colour reaches.
+        first_slots: Of slot-attention: one distribution for all slots, or a place for each.
+        rounds: Of slot-attention: how often slots and pixels are matched.
+        first_mean_gain: Factor of the first weights of the posterior's mean.
+        first_sd: The posterior's first standard deviation; none: about 1.
+        independent_prior: Slots independent a priori, as SRI's first stage.
+    """
 
     about: ClassVar[str] = "genesis-v2"
 

@@ -18,7 +18,24 @@ from reference_models.parts.slots.scene_encoder import SceneEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class SlotVAEConfig(ModelConfig):
-    """Settings of every slot VAE."""
+    """Settings of every slot VAE.
+
+    Attributes:
+        slots: K, one of them for the background.
+        slot_size: Size of a slot's code.
+        likelihood: A mixture of the slots' colours at each pixel, or one Gaussian around their blend.
+        likelihood_sd: Standard deviation of a pixel.
+        normalised: Whether the likelihood has its constant.
+        per_channel: Of a mixture: of each colour channel by itself.
+        geco: Whether reconstruction and KLs are balanced by a goal.
+        goal: The goal, in nats a pixel and channel.
+        goal_rmse: The goal as the error of a reconstruction, where `goal` is not given.
+        geco_rate: How fast the multiplier moves.
+        geco_speed_up: How much faster it moves once the goal is met.
+        geco_decay: Of the running mean of the error.
+        geco_least: Smallest weight of the KLs.
+        geco_most: Largest weight of the KLs.
+    """
 
     about: ClassVar[str] = "slot VAE"
 
@@ -100,7 +117,15 @@ class SlotVAEConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveConfig(SlotVAEConfig):
-    """Settings of the slot VAEs whose prior makes one slot after the other: GENESIS and GENESIS-v2."""
+    """Settings of the slot VAEs whose prior makes one slot after the other: GENESIS and GENESIS-v2.
+
+    Attributes:
+        lstm_size: State of the prior's recurrent network.
+        scene_variable: Whether one variable of the whole scene stands above the slots.
+        scene_size: Its size.
+        scene_layers: Layers of attention of the encoder that infers it.
+        analytic_kl: KLs exact given the slots before, or estimated from their samples.
+    """
 
     lstm_size: int = 256  # code
     scene_variable: bool = False  # true: "GEN", "GENv2 + scene variable" of SRI's Table 4

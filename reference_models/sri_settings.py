@@ -28,7 +28,20 @@ def stage_kind(name: Stage) -> tuple[type[SegregationModel], Mapping[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class SRIConfig(SlotVAEConfig):
-    """Settings of `SRI`; those that its first stage has too, by the same name, are the stage's as well."""
+    """Settings of `SRI`; those that its first stage has too, by the same name, are the stage's as well.
+
+    Attributes:
+        width: Channels of encoder and decoder.
+        segregation: The first stage.
+        segregation_settings: ``name=value`` of the first stage alone, over those shared with it.
+        scene_variable: Whether a variable of the whole scene stands above the slots; false: ablation a.
+        scene_size: Its size.
+        scene_layers: Layers of attention of the encoder that infers it.
+        lstm_size: State of the prior's recurrent network.
+        align: Whether slots are brought into the order of the rollout; false, with `cross_loss`: ablation b.
+        cross_loss: Whether the rollout is held to the slots (the auxiliary KL); false: ablation c.
+        first_gain: Of the first weights (Xavier).
+    """
 
     about: ClassVar[str] = "sri"
 

@@ -27,7 +27,54 @@ LARGEST_SUM_OVER_ORDERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SuPAIRConfig(ModelConfig):
-    """Settings of `SuPAIR`. "SuPAIR code" is what the paper's authors released, in our units."""
+    """Settings of `SuPAIR`. "SuPAIR code" is what the paper's authors released, in our units.
+
+    Attributes:
+        max_objects: K, the most objects that can be found.
+        count_prior: p(N): geometric, equal odds each step, categorical, or learnt.
+        count_ratio: p(n + 1) / p(n) of geometric; the odds of one more object of per-step.
+        count_weights: Of categorical: p(0), p(1), ..., not normalised.
+        count: Which objects are there: inferred by Bayes' rule, or guided by a learnt q(N | x).
+        count_rule: The answer: the most probable number, or each of the guide's decisions rounded.
+        side_range: Least and largest width of an object over the canvas' shorter side.
+        aspect_range: Least and largest height over width.
+        position_range: Part of the canvas' sides up to which left and top edges may lie.
+        side_sd: Largest standard deviation of the posterior's sides, over the canvas' side.
+        position_sd: Largest standard deviation of the posterior's places, over the canvas' side.
+        pose_of: Whether the poses of objects that are not there cost anything.
+        mask: How far a rectangle covers a pixel: its share, or scattered weights.
+        order: Whose rectangle lies in front: the first one's, or all orders summed over.
+        occlusion_rate: What a hidden object costs in nats.
+        patch_size: Side in pixels of the patch that an object's network models.
+        shared_objects: One network for all objects, or one for each step of the guide.
+        object_replicas: Random partitions of an object's network.
+        object_depth: Times that its regions are split.
+        object_leaves: Gaussians of each leaf region.
+        object_sums: Sums of each inner region.
+        object_min_variance: Least variance of its pixels.
+        object_max_variance: Largest variance of its pixels.
+        object_structure: Whether regions are random sets of pixels, or rectangles.
+        background: A sum-product network, or black with noise (the ablation).
+        background_sd: Of the black background's pixels.
+        background_replicas: As of objects.
+        background_depth: As of objects.
+        background_leaves: As of objects.
+        background_sums: As of objects.
+        background_min_variance: As of objects.
+        background_max_variance: As of objects.
+        background_structure: As of objects.
+        structure_seed: Which random regions the networks have.
+        lstm_size: State of the guide's recurrent network.
+        hidden_size: Hidden layer between that state and a pose.
+        filters: Output channels of the guide's convolutions; empty: it reads pixels.
+        sees: What the guide sees in each step: the image, or also what its objects leave of it.
+        margin: Part of its sides by which an object covers more of that at first.
+        margin_steps: Over how many steps the margin falls to 0.
+        feedback: Whether a step of the guide knows the last pose.
+        boxes: The rectangle, or tight around what differs from the background.
+        mask_level: By which grey it differs.
+        guide_learning_rate: Step size of the guide.
+    """
 
     about: ClassVar[str] = "supair"
     may_be_zero: ClassVar[tuple[str, ...]] = ("margin", "structure_seed", "warm_up")

@@ -1,6 +1,6 @@
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import pytest
@@ -17,8 +17,9 @@ from multiobj_data.factors.regions import Region
 from multiobj_data.generation.plan import Plan
 from multiobj_data.generation.running import generate
 from multiobj_data.generators.sprites import Sprites
-from multiobj_data.plugins import names, resolve
+from multiobj_data.plugins import BUILT_IN, names, resolve
 from multiobj_data.presets import find_preset, presets
+from multiobj_data.settings import settings_of
 
 
 @dataclass(frozen=True)
@@ -267,3 +268,14 @@ def test_the_check_says_in_a_sentence_what_does_not_hold(generator, message):
     check_generator(INSTANCE)
     with pytest.raises(AssertionError, match=re.escape(message)):
         check_generator(generator)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in ("generators", "models") for name in BUILT_IN[kind]]
+)
+def test_every_setting_says_what_it_means(kind, name):
+    thing = resolve(kind, name)
+    config = getattr(thing, "config_type", thing)
+    assert [setting.name for setting in settings_of(config) if not setting.about] == []
+    documented = set(re.findall(r"^ {8}([a-z_]+): ", config.__doc__ or "", re.M))
+    assert documented <= {field.name for field in fields(config)}
