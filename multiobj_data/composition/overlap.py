@@ -125,9 +125,8 @@ class Overlap:
         if self.rule == "legacy":
             return _saturates(earlier, new)
         tables = new.sprites.tables
-        if (
-            tables is None or self.margin > new.sprites.tile.shape[1]
-        ):  # a table grows with the margin's square
+        # A table grows with the margin's square.
+        if tables is None or self.margin > new.sprites.tile.shape[1]:
             return self._rejects_anew(earlier, new)
         if self not in tables:
             tables[self] = Collisions.of(new.sprites, self)

@@ -211,9 +211,8 @@ def _command(identity: dict[str, Any]) -> list[str]:
     for name, value in identity["config"].items():
         if name not in defaults or _text(defaults[name]) != _text(value):
             command += ["--set", f"{name}={_text(value)}"]
-    shifted = any(
-        identity["config"].get(name) for name in ("holdout", "ood")
-    )  # `mobj generate` then adds the split
+    # With either of them `mobj generate` adds the split ood, unless it is told how many scenes it has.
+    shifted = any(identity["config"].get(name) for name in ("holdout", "ood"))
     for split in dict.fromkeys(("train", "val", "test", *[OOD] * shifted, *identity["splits"])):
         command += [f"--{split}", str(identity["splits"].get(split, 0))]
     command += ["--seed", str(identity["seed"]), "--shard-rows", str(identity["shard_rows"])]

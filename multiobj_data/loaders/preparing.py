@@ -190,7 +190,7 @@ def collect(parts: Sequence[Prepared], slots: int) -> Scenes:
     """Join scenes; objects are padded to ``slots``.
 
     Raises:
-        DataError: If a scene has more objects.
+        DataError: If a scene has more objects, or a factor a number that int64 cannot hold.
     """
     count = np.array([len(part.boxes) for part in parts], np.int64)
     if count.max() > slots:
@@ -205,8 +205,10 @@ def collect(parts: Sequence[Prepared], slots: int) -> Scenes:
         missing = np.nan if example.dtype.kind == "f" else -1
         # Signed, so that -1 can say "absent", and wide enough for all that was there.
         kind = np.promote_types(example.dtype, np.int16) if example.dtype.kind in "ub" else example.dtype
-        if kind.kind == "f" != example.dtype.kind:  # no whole numbers hold both uint64 and -1
+        if kind.kind == "f" != example.dtype.kind:  # no type holds all of uint64 and -1
             kind = np.dtype(np.int64)
+            if max(int(part.factors[name].max(initial=0)) for part in parts) > np.iinfo(np.int64).max:
+                raise DataError(f"factor {name}: expected whole numbers below 2^63, got a larger one.")
         values = np.full((len(parts), slots, *example.shape[1:]), missing, kind)
         values[row, column] = np.concatenate([part.factors[name] for part in parts])
         factors[name] = values

@@ -140,6 +140,17 @@ def test_whole_numbers_without_sign_keep_their_values(dtype):
     assert values.tolist() == [[largest, -1], [-1, -1]]
 
 
+def test_numbers_that_no_stored_type_holds_are_refused():
+    part = prepare(scene(canvas(e2=(1, 1, 4, 4))), STORED, Selection(), cropped=False)
+    for number in (2**63 - 1, 2**63):
+        large = dataclasses.replace(part, factors={"id": np.array([number], np.uint64)})
+        if number < 2**63:
+            assert collect([large], 1).factors["id"].tolist() == [[number]]
+        else:
+            with pytest.raises(DataError, match=r"factor id: expected whole numbers below 2\^63"):
+                collect([large], 1)
+
+
 def test_scenes_are_padded_to_the_slots():
     parts = [
         prepare(scene(labels, index=i), STORED, Selection(), cropped=False)
