@@ -1,4 +1,4 @@
-"""`mobj ls`: what there is to generate, train and measure."""
+"""`mobj ls`: what there is to generate, train, measure and reproduce."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import click
 from cli.console import emit_json, emit_table
 from cli.options import json_option
 
-KINDS = ("generators", "presets", "sets", "models", "model-presets", "metrics")
+KINDS = ("generators", "presets", "sets", "models", "model-presets", "metrics", "tables")
 SETTINGS = "settings"
 _HOLDOUT = "holdout"
 
 
 @click.command(
-    "ls", short_help="List generators, presets, public sets, models and metrics, or the settings of one."
+    "ls", short_help="List generators, presets, sets, models, metrics and tables, or the settings of one."
 )
 @click.argument("kind", required=False, type=click.Choice([*KINDS, SETTINGS]))
 @click.argument("name", required=False)
@@ -54,6 +54,11 @@ def _rows(kind: str) -> dict[str, str]:
         from multiobj_data.loaders.sets import PUBLIC_SETS
 
         return {name: each.about for name, each in PUBLIC_SETS.items()}
+    if kind == "tables":
+        from cli.reproduction.tables import find_table, table_names
+
+        tables = map(find_table, table_names())
+        return {table.name: f"{table.title}: {table.source}" for table in tables}
     from multiobj_data.plugins import names
 
     if kind == "model-presets":

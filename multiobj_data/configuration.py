@@ -35,23 +35,24 @@ def parse_assignments(assignments: Iterable[str], option: str = "--set") -> dict
     return values
 
 
-def build(cls: type[T], values: Mapping[str, Any]) -> T:
+def build(cls: type[T], values: Mapping[str, Any], owner: str = "") -> T:
     """Return ``cls(**values)``, with texts converted to each field's type.
 
     Args:
         cls: A dataclass.
         values: Field name -> value; a text is read as the field's type (``"none"`` where that may be None).
+        owner: Whose settings they are, for errors; the dataclass if not given.
 
     Raises:
         UsageError: Unknown field, or a value that cannot be read as its type.
     """
+    owner = owner or cls.__name__
     hints = typing.get_type_hints(cls)
     defaults = {field.name: field.default for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     known = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
-            raise UsageError(f"{cls.__name__} has no setting {quoted(key)}.{did_you_mean(key, known)}")
-    owner = cls.__name__
+            raise UsageError(f"{owner} has no setting {quoted(key)}.{did_you_mean(key, known)}")
     return cls(
         **{key: _convert(owner, key, value, hints[key], defaults[key]) for key, value in values.items()}
     )

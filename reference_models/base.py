@@ -183,7 +183,7 @@ class SceneModel(nn.Module, ABC):
             UsageError: An unknown setting, or a value that the model cannot take.
         """
         height, width, channels = (int(size) for size in image_shape)
-        return cls(build(cls.config_type, config), (height, width, channels))
+        return cls(build(cls.config_type, config, cls.__name__), (height, width, channels))
 
     def loss(self, images: Tensor, generator: torch.Generator) -> Loss:
         """Return the training loss of uint8 ``images [B, H, W, C]``, with noise from ``generator``."""

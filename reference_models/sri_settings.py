@@ -81,4 +81,4 @@ class SRIConfig(SlotVAEConfig):
         if "independent_prior" in known:
             values["independent_prior"] = True
         own = dict(text.split("=", 1) for text in self.segregation_settings)
-        return kind(build(kind.config_type, {**values, **made, **own}), image_shape)
+        return kind(build(kind.config_type, {**values, **made, **own}, kind.__name__), image_shape)

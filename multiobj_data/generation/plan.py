@@ -156,7 +156,7 @@ class Plan:
             raise UsageError("nothing to generate: every split has 0 scenes; give --train, --val or --test.")
         kind = resolve("generators", name)
         with foreign_code(f"the generator {name}"):
-            generator = build(kind, settings)
+            generator = build(kind, settings, name)
         generator = call_optional(generator, "resolved", default=generator)
         _require_json(name, recorded(generator))
         return cls(name, generator, seed, {split: n for split, n in splits.items() if n}, shard_rows)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from cli.reproduction.tables import find_table
 from multiobj_data.loading import open_dataset
 
 SMALL = ("--digits", "bundled", "--train", 300, "--test", 100)
@@ -55,6 +56,15 @@ def test_inspect_has_facts_for_scripts_and_sentences_for_people(mobj, tmp_path):
     assert "data set: multi-mnist-v1\n" in text
     assert "float32 [n, 2, 4]\n" in text
     assert "100 scenes, shards: 1\n" in text
+
+
+def test_every_name_that_ls_lists_can_be_asked_for(mobj):
+    listed = json.loads(mobj("ls", "--json").out)
+    for name in (*listed["generators"], *listed["models"]):
+        answer = mobj("ls", "settings", name)
+        assert answer.code == 0, answer.err
+    for name, about in listed["tables"].items():
+        assert find_table(name).title in about
 
 
 def test_a_preset_is_overridden_by_options(mobj, tmp_path):

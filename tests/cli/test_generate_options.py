@@ -116,7 +116,7 @@ def test_what_is_said_of_overlap_implies_the_rest(config, arguments, expected):
         ),
         (("sprites", "--ood", 5), "--ood 5: nothing is out of distribution; give --holdout or --ood-set"),
         (("sprites", "--preset", "supair-sprites", "--ood", 5), "--ood 5: nothing is out of distribution"),
-        (("sprites", "--scale", "0.5"), "Sprites has no setting 'scale'"),
+        (("sprites", "--scale", "0.5"), "sprites has no setting 'scale'"),
         (("sprites", "--background", "gird"), "background: expected 'plain', 'noise'"),
         (("sprites", "--holdout", "shape=crcle"), "no shape is called 'crcle'. Did you mean 'circle'?"),
         (("sprites", "--holdout", "form=circle"), "no factor is called 'form'."),
