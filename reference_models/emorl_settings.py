@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +11,7 @@ from torch import nn
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
 from reference_models.parts.slots.broadcast import BroadcastDecoder
-from reference_models.parts.slots.geco import Convention
+from reference_models.parts.slots.geco import ZETA_OF_ONE, Convention
 from reference_models.parts.slots.hierarchy import PriorKind
 from reference_models.parts.slots.pixel_broadcast import GridBroadcastDecoder, PixelBroadcastDecoder
 from reference_models.slot_vae_settings import SlotVAEConfig, require_multiple
@@ -120,7 +121,12 @@ class EfficientMORLConfig(SlotVAEConfig):
         return [1.0, *((total - (i - 1)) / (total + 1) for i in range(1, total + 1))]
 
     def _geco_pace(self, pixels: int) -> dict[str, Any]:
-        return {"rate": self.geco_rate, "begin": self.geco_begin}
+        # zeta weighs the error, beta the KLs: a weight of 1 / 20 of the KLs is one of 20 of the error.
+        limits = (
+            max(ZETA_OF_ONE, _inverse_softplus(1 / self.geco_most)),
+            _inverse_softplus(1 / self.geco_least),
+        )
+        return {"rate": self.geco_rate, "begin": self.geco_begin, "limits": limits}
 
     def build_decoder(self, image_shape: ImageShape) -> nn.Module:
         """Return the decoder for images ``(H, W, C)``.
@@ -144,3 +150,7 @@ class EfficientMORLConfig(SlotVAEConfig):
                 f"slot_size to be multiples of 8, got {width} and {d}."
             )
         return BroadcastDecoder(d, image_shape, width)
+
+
+def _inverse_softplus(y: float) -> float:
+    return y + math.log(-math.expm1(-y))

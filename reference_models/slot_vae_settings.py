@@ -33,8 +33,8 @@ class SlotVAEConfig(ModelConfig):
         geco_rate: How fast the multiplier moves.
         geco_speed_up: How much faster it moves once the goal is met.
         geco_decay: Of the running mean of the error.
-        geco_least: Smallest weight of the KLs.
-        geco_most: Largest weight of the KLs.
+        geco_least: Smallest weight of the KLs beside the error's.
+        geco_most: Largest weight of the KLs beside the error's; EfficientMORL's is never above 1.
     """
 
     about: ClassVar[str] = "slot VAE"

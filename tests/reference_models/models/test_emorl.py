@@ -276,6 +276,16 @@ def test_frozen_model_is_still_refined() -> None:
     torch.testing.assert_close(emorl.requires_grad_(False).predict(images()).masks, expected.masks)
 
 
+@pytest.mark.parametrize(("geco_least", "weights"), [(0.05, (1.0055, 20.0)), (0.5, (1.0055, 2.0))])
+def test_geco_weighs_kls_within_its_bounds(geco_least: float, weights: tuple[float, float]) -> None:
+    geco = model(geco=True, goal=-1.0, geco_begin=0, geco_rate=1.0, geco_least=geco_least, geco_most=2.0).geco
+    assert geco is not None
+    for error, weight in zip((-1e6, 1e6), weights, strict=True):
+        for _ in range(1000):
+            geco.update(torch.tensor(error))
+        assert float(geco.weights().error) == pytest.approx(weight, abs=1e-4)
+
+
 def test_geco_begins_late_and_then_presses_on_the_error() -> None:
     emorl = model(geco=True, goal=-1.2, geco_begin=2, geco_rate=1.0)
     assert emorl.geco is not None
