@@ -153,11 +153,15 @@ class Run:
     def _average(self, total: Tensor, means: Tensor) -> None:
         """Average over the processes what they computed on their parts of the batch."""
         parameters = [p for group in self.optimiser.param_groups for p in group["params"] if p.requires_grad]
+        has = total.new_tensor([parameter.grad is not None for parameter in parameters])
         for parameter in parameters:
             if parameter.grad is None:  # the others may have one
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        self.workers.average([total, means, *gradients, *self._loss.moments()])
+        self.workers.average([total, means, has, *gradients, *self._loss.moments()])
+        for parameter, share in zip(parameters, has.tolist(), strict=True):
+            if not share:  # in no process: Adam lets it rest, which with a gradient of 0 it would not
+                parameter.grad = None
 
     def count_step(self, step: int, means: Mapping[str, float]) -> None:
         """Take note that step ``step`` is done, at which the total and the terms had these means."""
@@ -168,11 +172,11 @@ class Run:
 
     def _clip(self) -> Tensor:
         """Shorten long gradients, group by group or tensor by tensor; return the longest norm found."""
-        parts = [group["params"] for group in self.optimiser.param_groups]
+        parts = [[p for p in group["params"] if p.grad is not None] for group in self.optimiser.param_groups]
         if self.model.config.clip_each:
             parts = [[parameter] for part in parts for parameter in part]
         clip = self.model.config.gradient_clip
-        return torch.stack([torch.nn.utils.clip_grad_norm_(part, clip) for part in parts]).amax()
+        return torch.stack([torch.nn.utils.clip_grad_norm_(part, clip) for part in parts if part]).amax()
 
     def refuse_infinite(self, step: int, **numbers: float) -> None:
         """Raise the error that ends the run if a number is not finite.

@@ -87,6 +87,7 @@ def test_two_processes_compute_what_one_computes(folder: Path, alone: Callable[.
     expected = torch.load(run / "checkpoint.pt", weights_only=True)["weights"]
     first, second = (torch.load(folder / f"weights-{rank}.pt", weights_only=True) for rank in (0, 1))
     assert expected["log_weight"].abs() > 0.1
+    assert expected["early"] > 0
     for name, weight in expected.items():  # two steps after the checkpoint, which both have read
         torch.testing.assert_close(first[name], weight, rtol=1e-9, atol=1e-11, msg=name)
         assert torch.equal(first[name], second[name]), name

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from conftest import SMALL, Governed, InMemory
-from torch import Tensor
+from torch import Tensor, nn
 
 from multiobj_data.errors import MobjError, UsageError
 from reference_models import parallel
 from reference_models.air import AIR
+from reference_models.air_settings import AIRConfig
 from reference_models.base import Loss
 from reference_models.batches import Batches
 from reference_models.computing import Computing
@@ -41,13 +42,19 @@ COMMON: dict[str, Any] = {
 
 
 class Steep(Governed):
-    """Takes a gradient inside its objective."""
+    """Takes a gradient inside its objective, and has a weight that learns in the first three steps alone."""
+
+    def __init__(self, config: AIRConfig, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(config, image_shape)
+        self.early = nn.Parameter(torch.zeros(()))
 
     def objective(self, images: Tensor, noise: Any) -> Loss:
         z = noise.z.detach().requires_grad_()  # [B * particles, K, 3 + what_size]
         loss = super().objective(images, noise._replace(z=z))
         (slope,) = torch.autograd.grad(loss.terms["negative_bound"].sum(), z, retain_graph=True)
         size = slope.square().view(len(images), -1).sum(-1)  # [B]
+        early = self.early if self.training_step <= 3 else self.early.detach()
+        loss = loss + Loss({"early": (early - 1).square().expand(len(images))})
         return loss + Loss({"steep": size * (1 + self.first).square().sum()}, {"steep": 1e-6})
 
 
