@@ -21,7 +21,6 @@ from multiobj_data.plugins import resolve
 from multiobj_data.shards.hdf5 import damage_explained, open_shard
 from multiobj_data.shards.journal import Journal, hold_lock, is_whole, remove_journals
 from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
-from multiobj_data.version import __version__
 
 Progress = Callable[[int], None]
 """Called with the number of scenes just dealt with."""
@@ -175,7 +174,7 @@ def _manifest_of(inventory: Inventory) -> Manifest:
         sources=identity["sources"],
         shard_rows=identity["shard_rows"],
         splits=split_records(identity["splits"], identity["shard_rows"], finished),
-        toolkit=__version__,
+        toolkit=inventory.parts[0].toolkit,
         notes=_notes(inventory),
     )
 

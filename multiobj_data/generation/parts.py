@@ -26,6 +26,7 @@ class Part:
         folder: Where it is.
         identity: Which data set, as `multiobj_data.generation.plan.Plan.identity`.
         finished: File name -> what the journal or the manifest says of the shard.
+        toolkit: Version of mobj that drew it.
         ranges: The ranges ``(i, n)`` that were begun here.
         notes: What the manifest is to note.
         manifest: Of a finished data set.
@@ -34,6 +35,7 @@ class Part:
     folder: Path
     identity: dict[str, Any]
     finished: dict[str, Finished]
+    toolkit: str
     ranges: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     manifest: Manifest | None = None
@@ -70,7 +72,7 @@ def _of_manifest(folder: Path) -> Part:
         for name, split in manifest.splits.items()
         for record in split.shards
     }
-    return Part(folder, manifest.identity, finished, manifest=manifest)
+    return Part(folder, manifest.identity, finished, manifest.toolkit, manifest=manifest)
 
 
 def _of_journals(folder: Path) -> Part:
@@ -92,6 +94,7 @@ def _of_journals(folder: Path) -> Part:
                 if not isinstance(header["identity"][name], kind):
                     raise TypeError(f"{name} is {header['identity'][name]!r}")
             refuse_mixture(folder, header["identity"], folder, headers[0]["identity"])
+            _refuse_mixed_versions(folder, header["toolkit"], folder, headers[0]["toolkit"])
         if headers[0]["identity"]["shard_rows"] < 1:
             raise ValueError("shard_rows is below 1")
         for lines in journals.values():
@@ -104,7 +107,7 @@ def _of_journals(folder: Path) -> Part:
             "generate` command again."
         ) from error
     notes = tuple(headers[0].get("notes", ()))
-    return Part(folder, headers[0]["identity"], finished, tuple(journals), notes)
+    return Part(folder, headers[0]["identity"], finished, headers[0]["toolkit"], tuple(journals), notes)
 
 
 def refuse_mixture(folder: Path, there: Mapping[str, Any], other: Path, here: Mapping[str, Any]) -> None:
@@ -114,6 +117,14 @@ def refuse_mixture(folder: Path, there: Mapping[str, Any], other: Path, here: Ma
         raise UsageError(
             f"{folder} and {other} are of different data sets: {name} is {value_there!r} and {value_here!r}; merge "
             "only what the same `mobj generate` command made."
+        )
+
+
+def _refuse_mixed_versions(folder: Path, there: str, other: Path, here: str) -> None:
+    if there != here:
+        raise UsageError(
+            f"{folder} was made by mobj {there} and {other} by {here}, and two versions may draw other scenes; make "
+            "one of them again with the other's version."
         )
 
 
@@ -161,10 +172,12 @@ def take_inventory(
         on_progress: Called after each shard of the data set with its number of scenes.
 
     Raises:
-        UsageError: If the parts are of different data sets, or two of them hold different bytes under one name.
+        UsageError: If the parts are of different data sets or made by different versions, or two of them hold different
+            bytes under one name.
     """
     for part in parts[1:]:
         refuse_mixture(part.folder, part.identity, parts[0].folder, parts[0].identity)
+        _refuse_mixed_versions(part.folder, part.toolkit, parts[0].folder, parts[0].toolkit)
     inventory = Inventory(parts)
     for task in parts[0].tasks():
         holders = [part for part in parts if task.file in part.finished]
@@ -196,5 +209,5 @@ def _refuse_different_bytes(file: str, parts: Sequence[Part]) -> None:
         if part.finished[file].record.sha256 != parts[0].finished[file].record.sha256:
             raise UsageError(
                 f"{parts[0].folder / file} and {part.folder / file} are the same shard with different bytes: they were "
-                "made by different versions of the toolkit or of a library. Leave one of these parts out."
+                "made by different versions of a library. Leave one of these parts out."
             )

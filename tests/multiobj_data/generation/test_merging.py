@@ -1,6 +1,7 @@
 """Parts of an array job that shared no disk: what merge makes of them, and what it refuses."""
 
 import errno
+import json
 import os
 import shlex
 import shutil
@@ -159,6 +160,21 @@ def test_parts_of_other_data_sets_are_refused(parts, small_plan, tmp_path):
     generate(other, tmp_path / "begun", shard_range=(1, 3))
     with pytest.raises(UsageError, match="begun and .*part-0 are of different data sets"):
         survey(parts, tmp_path / "begun")
+
+
+def test_parts_of_two_versions_are_refused_and_one_other_version_is_recorded(parts, tmp_path):
+    def made_by(version, folder):
+        journal = next(folder.glob(".progress*"))
+        head, *lines = journal.read_text().splitlines()
+        head = json.dumps(json.loads(head) | {"toolkit": version})
+        journal.write_text("\n".join([head, *lines]) + "\n")
+
+    made_by("0.0.1", parts[1])
+    with pytest.raises(UsageError, match=r"part-1 was made by mobj 0.0.1 and .*part-0 by "):
+        survey(parts)
+    for part in parts:
+        made_by("0.0.1", part)
+    assert merge(survey(parts), tmp_path / "all").manifest.toolkit == "0.0.1"
 
 
 def test_foreign_files_and_folders_are_named(parts, tmp_path):
