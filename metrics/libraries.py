@@ -1,4 +1,4 @@
-"""What metrics share: the library of an array, and checks of plain numbers among the arguments."""
+"""What metrics share: the library of an array, a safe ratio, and checks of plain numbers among the arguments."""
 
 from __future__ import annotations
 
@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from multiobj_data.arrays import Array, is_tensor
+from multiobj_data.arrays import Array, as_double, is_tensor
 
 
 def library_of(array: Array) -> Any:
     """Return ``torch`` for a tensor, else ``numpy``, for the calls that both have; torch is never imported here."""
     return sys.modules["torch"] if is_tensor(array) else np
+
+
+def ratio(part: Array, whole: Array, nothing: float) -> Array:
+    """Return ``part / whole`` in float64, and ``nothing`` where the whole is 0."""
+    where = library_of(part).where
+    whole = as_double(whole, part)
+    return where(whole == 0, nothing, part / where(whole == 0, 1.0, whole))
 
 
 def is_finite(value: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metrics.libraries import library_of
+from metrics.libraries import library_of, ratio
 from metrics.segmentation.pairing import NO_LABEL, Pair, pairs, renumbered
 from multiobj_data.arrays import Array, is_tensor, like
 
@@ -64,6 +64,18 @@ def contingency_table(
     if slots.shape[1] > k and bool(table[:, :g, k].any()):
         raise ValueError(NEGATIVE)
     return like(table[:, :g, :k], predicted)
+
+
+def ious_of(table: Array) -> Array:
+    """Return the intersection over union of every true with every predicted segment of a `contingency_table`.
+
+    Args:
+        table: float64 ``[B, G, K]``, with all pixels that count.
+
+    Returns:
+        float64 ``[B, G, K]``; 0 where neither has a pixel.
+    """
+    return ratio(table, table.sum(2)[..., None] + table.sum(1)[:, None] - table, 0.0)
 
 
 def _declared(pair: Pair, out: Array | None, num_labels: tuple[int, int]) -> tuple[int, int]:

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metrics.libraries import library_of, whole_numbers
+from metrics.libraries import library_of, ratio, whole_numbers
 from metrics.matching import match
-from metrics.segmentation.contingency import NEGATIVE, Overlaps, overlaps
+from metrics.segmentation.contingency import NEGATIVE, Overlaps, ious_of, overlaps
 from metrics.segmentation.conventions import ARI, BEST_OVERLAP, COVERING, MASK_IOU, Convention, convention_for
 from metrics.segmentation.pairing import NO_LABEL
-from multiobj_data.arrays import Array, as_double, is_tensor, like, to_numpy
+from multiobj_data.arrays import Array, is_tensor, like, to_numpy
 
 DENOMINATORS = ("larger", "true", "either", "highest_label")
 """What a matched mask IoU is divided by; see `matched_mask_iou`."""
@@ -86,7 +86,7 @@ def segmentation_covering(
 
     def score(found: Overlaps, labels: tuple[int, ...]) -> Array:
         segments = _segments(found, labels, foreground_only, rules.merges_background)
-        return _ratio(
+        return ratio(
             (segments.pixels * segments.best).sum(1), segments.pixels.sum(1), rules.covering_of_nothing
         )
 
@@ -233,13 +233,6 @@ def _among(names: Array, labels: Sequence[int]) -> Array:
     return found
 
 
-def _ratio(part: Array, whole: Array, nothing: float) -> Array:
-    """Return ``part / whole`` in float64, and ``nothing`` where the whole is 0."""
-    where = library_of(part).where
-    whole = as_double(whole, part)
-    return where(whole == 0, nothing, part / where(whole == 0, 1.0, whole))
-
-
 def _ari(found: Overlaps, background: tuple[int, ...], foreground_only: bool, rules: Convention) -> Array:
     out = found.true_labels == NO_LABEL  # [1 or b, G]
     dropped = out
@@ -285,7 +278,7 @@ def _ari_of(table: Array, rules: Convention) -> Array:
     where = library_of(table).where
     several = where(in_true > 0, rules.ari_of_one_segment, rules.ari_of_single_pixels)
     few = where(n > 0, rules.ari_of_one_pixel, rules.ari_of_nothing)
-    agreement = _ratio(2 * (both * neither - only_true * only_predicted), chance, 0.0)
+    agreement = ratio(2 * (both * neither - only_true * only_predicted), chance, 0.0)
     return where(chance > 0, agreement, where(n > 1, several, few))
 
 
@@ -320,19 +313,12 @@ def _segments(
         wanted = scored
     slots = found.predicted_labels != NO_LABEL
     pixels = table.sum(2)
-    return _Segments(pixels * wanted, found.library.amax(_iou(table, pixels, slots), 2))
-
-
-def _iou(table: Array, pixels: Array, slots: Array) -> Array:
-    """Return the IoU of each true segment with each slot, ``[b, G, K]``; 0 for columns that are no slots."""
-    shared = table * slots[:, None]
-    union = pixels[..., None] + table.sum(1)[:, None] - table
-    return _ratio(shared, union, 0.0)
+    return _Segments(pixels * wanted, found.library.amax(ious_of(table) * slots[:, None], 2))
 
 
 def _mean_best(segments: _Segments, nothing: float) -> Array:
     there = segments.pixels > 0
-    return _ratio((segments.best * there).sum(1), there.sum(1), nothing)
+    return ratio((segments.best * there).sum(1), there.sum(1), nothing)
 
 
 def _matched(
@@ -348,7 +334,7 @@ def _matched(
     objects = scored & ~behind & (table.sum(2) > 0)  # [b, G]
     is_slot = (answers != NO_LABEL) & ~_among(answers, slots or ()) & (table.sum(1) > 0)  # [b, K]
     known = slots is not None
-    iou = _iou(table, table.sum(2), is_slot) * (objects if known else scored)[..., None]  # [b, G, K]
+    iou = ious_of(table) * is_slot[:, None] * (objects if known else scored)[..., None]  # [b, G, K]
     overlap = _matched_iou(iou, objects)  # [b, G]
     score = overlap * objects
     n_true = objects.sum(1)
@@ -360,7 +346,7 @@ def _matched(
     else:
         choices = {"larger": np.maximum(n_true, n_slots), "true": n_true, "either": n_true + n_slots - pairs}
         over = choices[denominator]
-    return like(_ratio(score.sum(1), over, math.nan), found.table)
+    return like(ratio(score.sum(1), over, math.nan), found.table)
 
 
 def _matched_iou(iou: np.ndarray, objects: np.ndarray) -> np.ndarray:

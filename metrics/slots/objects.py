@@ -11,7 +11,7 @@ import numpy as np
 from metrics.boxes.scores import box_iou
 from metrics.evaluation.answers import answerer, as_numpy, ask, check_indices
 from metrics.matching import match
-from metrics.segmentation.contingency import contingency_table
+from metrics.segmentation.contingency import contingency_table, ious_of
 from metrics.table import PRESENT
 from multiobj_data.arrays import to_numpy
 from multiobj_data.errors import DataError, UsageError, did_you_mean
@@ -140,17 +140,10 @@ def _overlaps(who: str, scenes: Scenes, prediction: Prediction) -> tuple[np.ndar
     if prediction.masks is not None:
         slots = prediction.masks.shape[1]
         winner = prediction.masks.argmax(1)  # [B, H, W]; ties go to the lowest slot
-        table = contingency_table(scenes.segments, winner, num_labels=(labels, slots))[
-            :, first:
-        ]  # [B, K, S']
-        pixels = table.sum(2)
-        others = contingency_table(
-            np.zeros_like(scenes.segments), winner, num_labels=(1, slots)
-        )  # [B, 1, S']
-        union = pixels[:, :, None] + others - table
-        iou = np.divide(table, union, out=np.zeros(table.shape), where=union > 0)
+        table = contingency_table(scenes.segments, winner, num_labels=(labels, slots))  # [B, L, S']
+        iou = ious_of(table)[:, first:]  # [B, K, S']
         iou[:, :, list(prediction.background_slots)] = 0
-        return iou, pixels
+        return iou, table.sum(2)[:, first:]
     if prediction.boxes is None or prediction.presence is None:
         raise DataError(
             f"{who}: expected masks, or boxes and presence, to tell which slot is which object; its answers have "

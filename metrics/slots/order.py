@@ -14,7 +14,7 @@ import numpy as np
 
 from metrics.evaluation.answers import answerer, as_numpy, ask, check_indices
 from metrics.matching import match
-from metrics.segmentation.contingency import contingency_table
+from metrics.segmentation.contingency import contingency_table, ious_of
 from multiobj_data.arrays import Array, to_numpy
 from multiobj_data.errors import DataError, UsageError, did_you_mean
 from multiobj_data.scenes import Prediction, Scenes, expect
@@ -189,11 +189,8 @@ def _places(
     labels, slots = first + objects, prediction.masks.shape[1]
     winner = prediction.masks.argmax(1)  # [B, H, W]; ties go to the lowest slot
     shared = contingency_table(scenes.segments, winner, num_labels=(labels, slots))  # [B, L, S]
-    pixels = shared.sum(2)
-    union = pixels[:, :, None] + shared.sum(1, keepdims=True) - shared
-    iou = np.divide(shared, union, out=np.zeros(shared.shape), where=union > 0)
-    visible = pixels >= min_pixels
-    matching = match(np.where(visible[:, :, None], iou, 0))
+    visible = shared.sum(2) >= min_pixels
+    matching = match(np.where(visible[:, :, None], ious_of(shared), 0))
     image, label = np.nonzero(visible & (matching.score > 0))  # [N], [N]
     ground = np.where(label < first, label, -1)
     value = np.where(label < first, 0, values[image, np.maximum(label - first, 0)] if objects else 0)
