@@ -15,21 +15,18 @@ keeps for its backward pass (and, on a GPU, its peak).
 from __future__ import annotations
 
 import argparse
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
-from typing import Any
 from unittest import mock
 
 import torch
+from floors import Work, products_per_second, step_of, timed
 from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.functional import linear, softplus
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from multiobj_data.composition.memory import keep_freed_memory
 from reference_models import emorl
@@ -155,26 +152,6 @@ def losses(model: SceneModel, batch_size: int) -> dict[str, Step]:
     return found
 
 
-def step_of(model: SceneModel, loss: Step, optimiser: torch.optim.Optimizer) -> Callable[[], None]:
-    def step() -> None:
-        optimiser.zero_grad()
-        loss().backward()
-        optimiser.step()
-        if model.device.type != "cpu":
-            torch.cuda.synchronize()
-
-    return step
-
-
-def timed(function: Callable[[], object]) -> float:
-    """Return the seconds a call takes: of one thread's own work, where there is only one, else on the wall."""
-    alone = torch.get_num_threads() == 1 and not torch.cuda.is_initialized()
-    clock = time.thread_time if alone else time.perf_counter
-    start = clock()
-    function()
-    return clock() - start
-
-
 class Held:
     """A tensor that is kept for a backward pass."""
 
@@ -207,38 +184,6 @@ def kept_for_backward(loss: Step) -> int:
     return most
 
 
-class Operations(TorchDispatchMode):
-    """Counts the floating-point operations of products and convolutions.
-
-    `FlopCounterMode` does that, too, but cannot be used where a loss takes gradients of its own.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def products_per_second(device: torch.device) -> float:
-    """Return the floating-point operations a second of a large matrix product."""
-    n = 1024 if device.type == "cpu" else 8192
-    a = torch.rand(n, n, device=device)
-
-    def product() -> None:
-        a @ a
-        if device.type != "cpu":
-            torch.cuda.synchronize()
-
-    return 2 * n**3 / min(timed(product) for _ in range(10))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=("genesis-v2", "emorl", "sri"), default="genesis-v2")
@@ -262,9 +207,9 @@ def report(model: SceneModel, ways: dict[str, Step], turns: int) -> None:
     print("loss  " + "  ".join(f"{name} {value:.6g}" for name, value in values.items()))
     optimiser = torch.optim.Adam(model.parameters(), lr=0.0, fused=True)  # the weights stay the same
     steps = {name: step_of(model, loss, optimiser) for name, loss in ways.items()}
-    with Operations() as operations:
+    with Work() as work:
         steps["ours"]()
-    floor = operations.total / products_per_second(model.device)
+    floor = work.operations / products_per_second(model.device)
     times: dict[str, list[float]] = {name: [timed(step)] for name, step in steps.items()}  # warms up
     for _ in range(turns):  # in turns, so that a busy machine slows all alike
         for name, step in steps.items():
@@ -277,9 +222,7 @@ def report(model: SceneModel, ways: dict[str, Step], turns: int) -> None:
         print(
             f"{name:6s} {1e3 * middle:9.1f} ms a step  {middle / ours:5.2f} x ours  keeps {kept:.2f} GB{peak}"
         )
-    print(
-        f"floor  {1e3 * floor:9.1f} ms: {operations.total / 1e9:.0f} GFLOP at the speed of a matrix product"
-    )
+    print(f"floor  {1e3 * floor:9.1f} ms: {work.operations / 1e9:.0f} GFLOP at the speed of a matrix product")
 
 
 def peak_of(step: Callable[[], None]) -> int:
