@@ -57,7 +57,8 @@ def main() -> None:
     optimiser = torch.optim.Adam(model.parameter_groups(), fused=True)
     step = step_of(model, lambda: model.loss(images, generator).total, optimiser)
     with flushed_denormals():
-        step()  # warms up
+        for _ in range(6):  # warms up: pages, too
+            step()
         seconds = median(timed(step) for _ in range(options.turns))
         with Work() as work:
             step()
