@@ -243,10 +243,7 @@ class SceneModel(nn.Module, ABC):
         """Draw ``n`` images from the model: float ``[n, H, W, C]`` in [0, 1]."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's parameter groups; one with ``config.learning_rate`` unless overridden.
-
-        A group may have a ``warm_up`` of its own instead of ``config.warm_up``.
-        """
+        """Return the optimiser's parameter groups; one with ``config.learning_rate`` unless overridden."""
         return [{"params": list(self.parameters()), "lr": self.config.learning_rate}]
 
     def predict(self, images: np.ndarray | Tensor) -> Prediction:

@@ -196,9 +196,10 @@ class Run:
         # A function of the step alone, so that neither a resume nor the length of the run changes it.
         config = self.model.config
         factor = 0.5 ** ((step - 1) / config.half_life)
+        if step < config.warm_up:
+            factor *= step / config.warm_up
         for group, rate in zip(self.optimiser.param_groups, self._first_rates, strict=True):
-            warm_up = group.get("warm_up", config.warm_up)
-            group["lr"] = rate * factor * (step / warm_up if step < warm_up else 1)
+            group["lr"] = rate * factor
 
     def evaluate(self) -> Record:
         """Measure the count accuracy and write a line of the log (its loss: mean since the last line)."""

@@ -186,11 +186,7 @@ class SuPAIR(SceneModel):
         others = [p for p in self.parameters() if id(p) not in own]
         return [
             {"params": others, "lr": self.config.learning_rate},
-            {
-                "params": list(self.guide.parameters()),
-                "lr": self.config.guide_learning_rate,
-                "warm_up": max(self.config.guide_warm_up, self.config.warm_up),
-            },
+            {"params": list(self.guide.parameters()), "lr": self.config.guide_learning_rate},
         ]
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:

@@ -74,11 +74,10 @@ class SuPAIRConfig(ModelConfig):
         boxes: The rectangle, or tight around what differs from the background.
         mask_level: By which grey it differs.
         guide_learning_rate: Step size of the guide.
-        guide_warm_up: Steps over which it rises, where they are more than `warm_up`.
     """
 
     about: ClassVar[str] = "supair"
-    may_be_zero: ClassVar[tuple[str, ...]] = ("guide_warm_up", "margin", "structure_seed", "warm_up")
+    may_be_zero: ClassVar[tuple[str, ...]] = ("margin", "structure_seed", "warm_up")
 
     max_objects: int = 3  # paper, sec. 4.3
     # How many there are
@@ -143,7 +142,6 @@ class SuPAIRConfig(ModelConfig):
     # Of the guide, as SuPAIR code: it reads thousands of numbers, and at 4e-3 the first steps, when the background is
     # not known yet, may drive its gates so far that it answers alike for all images for ever (grid, seed 2).
     guide_learning_rate: float = 1e-3
-    guide_warm_up: int = 0
     half_life: float = 800.0
     gradient_clip: float = 1e9  # SuPAIR code: none
 

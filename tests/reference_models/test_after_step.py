@@ -103,29 +103,3 @@ def test_step_size_rises_to_what_it_would_be(
     assert rate(3, 4) == pytest.approx(rate(3, 0) * 3 / 4)
     assert rate(4, 4) == rate(4, 0)
     assert rate(6, 4) == rate(6, 0)
-
-
-def test_a_group_of_parameters_may_rise_slower_than_the_others(
-    governed: type[AIR],
-    source: Any,
-    small: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def groups(model: AIR) -> list[dict[str, Any]]:
-        first, *others = model.parameters()
-        return [{"params": others, "lr": 0.01}, {"params": [first], "lr": 0.02, "warm_up": 4}]
-
-    monkeypatch.setattr(governed, "parameter_groups", groups)
-    batches = Batches(source, 8, 5, torch.device("cpu"))
-    rates = []
-    with open_run(
-        "air", batches, tmp_path, small | {"half_life": 1e9, "warm_up": 2}, None, resume=False
-    ) as run:
-        for step in range(1, 6):
-            run.set_learning_rate(step)
-            rates.append([group["lr"] for group in run.optimiser.param_groups])
-    assert rates == [
-        pytest.approx(pair, rel=1e-6)
-        for pair in ([0.005, 0.005], [0.01, 0.01], [0.01, 0.015], *[[0.01, 0.02]] * 2)
-    ]
