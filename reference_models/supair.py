@@ -112,7 +112,13 @@ class SuPAIR(SceneModel):
         if self.config.count == "guided":
             return q.count.logits
         joint = self.orders.evidence(scores.explained) + scores.background + self.prior_sets()
+        if self.config.pose_of == "present":
+            joint = joint - self._pose_cost(q) @ self.orders.members.to(joint).mT
         return joint.log_softmax(-1)
+
+    def _pose_cost(self, q: Posterior) -> Tensor:
+        """Return KL(q(z_where) | p(z_where)) of each object, which is uniform a priori: ``[B, K]``."""
+        return self.poses.log_volume - q.entropy()
 
     def prior_sets(self) -> Tensor:
         """Return log p of each set of objects, ``[S]``: p(N), spread evenly over the sets of N."""
@@ -214,7 +220,7 @@ class SuPAIR(SceneModel):
             "occlusion": -(share * scores.occlusion).sum(-1),
             "background": -(sets * scores.background).sum(-1),
             "count": (sets * (log_sets - self.prior_sets())).sum(-1),
-            "pose": (exists * (self.poses.log_volume - q.entropy())).sum(-1),
+            "pose": (exists * self._pose_cost(q)).sum(-1),
         }
         if self.config.order == "inferred":
             terms["order"] = (sets * self.orders.surprise(order)).sum(-1)
