@@ -54,7 +54,7 @@ class SuPAIRConfig(ModelConfig):
         object_min_variance: Least variance of its pixels.
         object_max_variance: Largest variance of its pixels.
         object_structure: Whether regions are random sets of pixels, or rectangles.
-        background: A sum-product network, or black with noise (the ablation).
+        background: A sum-product network, or black with noise (the ablation, which wants pose_of=present).
         background_sd: Of the black background's pixels.
         background_replicas: As of objects.
         background_depth: As of objects.
