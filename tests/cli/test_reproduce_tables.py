@@ -141,7 +141,8 @@ def test_each_data_set_of_supair_has_its_own_preset():
     ):
         assert settings[column, "SuPAIR"] == preset_settings("supair", preset)
     ablation = settings["Noisy-MNIST", "SuPAIR-without-background"]
-    assert ablation == {**settings["Noisy-MNIST", "SuPAIR"], "background": "black"}
+    black = {"background": "black", "pose_of": "present", "occlusion_rate": 120}
+    assert ablation == {**settings["Noisy-MNIST", "SuPAIR"], **black}
     assert settings["Noisy-MNIST", "SuPAIR"]["object_min_variance"] == 0.25
 
 
