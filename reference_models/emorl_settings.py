@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from multiobj_data.errors import UsageError
 from reference_models.base import ImageShape
+from reference_models.parts.nets import inverse_softplus
 from reference_models.parts.slots.broadcast import BroadcastDecoder
 from reference_models.parts.slots.geco import ZETA_OF_ONE, Convention
 from reference_models.parts.slots.hierarchy import PriorKind
@@ -123,8 +123,8 @@ class EfficientMORLConfig(SlotVAEConfig):
     def _geco_pace(self, pixels: int) -> dict[str, Any]:
         # zeta weighs the error, beta the KLs: a weight of 1 / 20 of the KLs is one of 20 of the error.
         limits = (
-            max(ZETA_OF_ONE, _inverse_softplus(1 / self.geco_most)),
-            _inverse_softplus(1 / self.geco_least),
+            max(ZETA_OF_ONE, inverse_softplus(1 / self.geco_most)),
+            inverse_softplus(1 / self.geco_least),
         )
         return {"rate": self.geco_rate, "begin": self.geco_begin, "limits": limits}
 
@@ -150,7 +150,3 @@ class EfficientMORLConfig(SlotVAEConfig):
                 f"slot_size to be multiples of 8, got {width} and {d}."
             )
         return BroadcastDecoder(d, image_shape, width)
-
-
-def _inverse_softplus(y: float) -> float:
-    return y + math.log(-math.expm1(-y))

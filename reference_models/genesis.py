@@ -94,6 +94,9 @@ class Genesis(SlotVAE):
             self.describe = ComponentEncoder(image_shape, c.width, c.component_hidden, c.component_size)
             self.expect = mlp(c.slot_size, [c.component_hidden] * 2, 2 * c.component_size, nn.ELU)
         self.paint = ComponentDecoder(image_shape, c.component_size if c.two_stage else c.slot_size, c.width)
+        for posterior in (self.attend, self.describe):
+            if posterior is not None and c.first_sd is not None:
+                posterior.begin_surely(c.first_mean_gain, c.first_sd)
 
     # --- inference ------------------------------------------------------------------------------------
 

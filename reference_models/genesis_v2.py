@@ -40,8 +40,6 @@ class GenesisV2Config(AutoregressiveConfig):
         kernel: How far a seed's colour reaches.
         first_slots: Of slot-attention: one distribution for all slots, or a place for each.
         rounds: Of slot-attention: how often slots and pixels are matched.
-        first_mean_gain: Factor of the first weights of the posterior's mean.
-        first_sd: The posterior's first standard deviation; none: about 1.
         independent_prior: Slots independent a priori, as SRI's first stage.
     """
 
@@ -54,9 +52,6 @@ class GenesisV2Config(AutoregressiveConfig):
     kernel: Kernel = "gaussian"  # code
     first_slots: First = "shared"  # of slot-attention; per-slot: SRI-SA*
     rounds: int = 3  # of slot-attention: Locatello et al. 2020
-    # The first weights of the posterior: PyTorch's own hide what slots say in noise, for thousands of steps.
-    first_mean_gain: float = 1.0  # ours; more: slots tell more from the first step on
-    first_sd: float | None = None  # ours; none: PyTorch's own, about 1
     independent_prior: bool = False  # true: N(0, I), as first stage of SRI
 
     def __post_init__(self) -> None:
@@ -67,8 +62,6 @@ class GenesisV2Config(AutoregressiveConfig):
                     f"{self.about}: {name} must be a multiple of 8, the groups that are normalised together, "
                     f"got {getattr(self, name)}."
                 )
-        if self.first_sd is None and self.first_mean_gain != 1:
-            raise UsageError(f"{self.about}: first_mean_gain goes with first_sd; set first_sd, such as 0.1.")
         if self.colours < 2:
             raise UsageError(f"{self.about}: colours must be at least 2, a position, got {self.colours}.")
         if self.scene_variable and self.independent_prior:

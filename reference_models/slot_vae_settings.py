@@ -125,6 +125,8 @@ class AutoregressiveConfig(SlotVAEConfig):
         scene_size: Its size.
         scene_layers: Layers of attention of the encoder that infers it.
         analytic_kl: KLs exact given the slots before, or estimated from their samples.
+        first_mean_gain: Factor of the first weights of the posteriors' means.
+        first_sd: The posteriors' first standard deviation; none: about 1.
     """
 
     lstm_size: int = 256  # code
@@ -132,6 +134,14 @@ class AutoregressiveConfig(SlotVAEConfig):
     scene_size: int = 128  # SRI A.4.1
     scene_layers: int = 3  # SRI A.4.1
     analytic_kl: bool = True  # ours: less noise; the code estimates each KL from its one sample
+    # The first weights of the posteriors: PyTorch's own hide what slots say in noise, for thousands of steps.
+    first_mean_gain: float = 1.0  # ours; more: slots tell more from the first step on
+    first_sd: float | None = None  # ours; none: PyTorch's own, about 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.first_sd is None and self.first_mean_gain != 1:
+            raise UsageError(f"{self.about}: first_mean_gain goes with first_sd; set first_sd, such as 0.1.")
 
     @property
     def code_size(self) -> int:

@@ -53,6 +53,11 @@ def location_and_scale(parameters: Tensor) -> tuple[Tensor, Tensor]:
     return loc, softplus(raw_scale)
 
 
+def inverse_softplus(value: float) -> float:
+    """Return what softplus makes ``value``, a positive number, of."""
+    return value + math.log(-math.expm1(-value))
+
+
 def normal_from(parameters: Tensor) -> Independent:
     """Return the diagonal normal that ``parameters [..., 2 D]`` say (see `location_and_scale`)."""
     return diagonal_normal(*location_and_scale(parameters))

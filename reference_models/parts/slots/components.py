@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn.functional import conv2d
 
-from reference_models.parts.slots.sequential_attention import posterior_normal
+from reference_models.parts.nets import output_layer
+from reference_models.parts.slots.posterior import begin_surely, posterior_normal, raw_posterior_scale
 
 LEAST_LOG_MASK = -14.0
 """The encoder reads no smaller one; the object-centric library (OCL) clamps so. Of the likelihood nothing is cut."""
@@ -38,6 +39,10 @@ class ComponentEncoder(nn.Module):
             height, width_px = (height + 1) // 2, (width_px + 1) // 2
         layers += [nn.Flatten(), nn.Linear(sizes[-1] * height * width_px, hidden), nn.ELU()]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden, 2 * latents))
+
+    def begin_surely(self, gain: float, sd: float) -> None:
+        """See `posterior.begin_surely`: ``sd`` is the first standard deviation of all latents."""
+        begin_surely(output_layer(self.layers), gain, raw_posterior_scale(sd))
 
     def forward(self, images: Tensor, log_masks: Tensor) -> Independent:
         """Return q with batch ``[B, K]`` for ``images [B, C, H, W]`` and ``log_masks [B, K, 1, H, W]``."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
-from torch.nn.functional import linear, softplus
+from torch.nn.functional import linear
 
-from reference_models.parts.nets import diagonal_normal, output_layer
+from reference_models.parts.nets import inverse_softplus, output_layer
 from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.broadcast import coordinates
 from reference_models.parts.slots.colouring import InstanceColouring, Kernel
+from reference_models.parts.slots.posterior import begin_surely, posterior_normal, raw_posterior_scale
 from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.slot_attention import First, SlotAttention
 from reference_models.parts.slots.unet import UNet, normalised_conv
-
-_RAW_OFFSET = 0.5  # GENESIS-v2 code: a raw scale of 0 is a standard deviation of about 1
 
 
 class SlotEncoder(nn.Module, ABC):
@@ -48,18 +46,9 @@ class SlotEncoder(nn.Module, ABC):
     def raw_scale(self, sd: float) -> float:
         """Return what `output` says for a standard deviation."""
 
-    @torch.no_grad()
     def begin_surely(self, gain: float, sd: float) -> None:
-        """Give the posterior other first weights; with PyTorch's own, its noise hides what slots say.
-
-        Args:
-            gain: Factor of the means' weights.
-            sd: The standard deviation, of all slots alike.
-        """
-        means, scales = self.output.weight.chunk(2)
-        means.mul_(gain)
-        scales.zero_()
-        self.output.bias.chunk(2)[1].fill_(self.raw_scale(sd))
+        """See `posterior.begin_surely`: ``sd`` is the first standard deviation of all slots."""
+        begin_surely(self.output, gain, self.raw_scale(sd))
 
 
 class ColouringEncoder(SlotEncoder):
@@ -108,8 +97,7 @@ class ColouringEncoder(SlotEncoder):
     @full_precision
     def read(self, features: Tensor, log_masks: Tensor) -> Independent:
         """Return the posterior of each slot from ``features [B, width, H, W]`` and ``log_masks [B, K, H, W]``."""
-        loc, raw_scale = self.head(self.pool(features, log_masks)).chunk(2, dim=-1)
-        return diagonal_normal(loc, softplus(raw_scale + _RAW_OFFSET) + 1e-8)
+        return posterior_normal(self.head(self.pool(features, log_masks)))
 
     def pool(self, features: Tensor, log_masks: Tensor) -> Tensor:
         """Return the mean over each slot's pixels of a linear map of their features: ``[B, K, 2 D]``.
@@ -137,7 +125,7 @@ class ColouringEncoder(SlotEncoder):
 
     def raw_scale(self, sd: float) -> float:
         """See `SlotEncoder`."""
-        return _inverse_softplus(sd) - _RAW_OFFSET
+        return raw_posterior_scale(sd)
 
 
 class AttentionEncoder(SlotEncoder):
@@ -191,13 +179,9 @@ class AttentionEncoder(SlotEncoder):
 
     def raw_scale(self, sd: float) -> float:
         """See `SlotEncoder`."""
-        return _inverse_softplus(sd**2)
+        return inverse_softplus(sd**2)
 
     @full_precision
     def read(self, found: Tensor) -> Independent:
         """Return the posterior of slots ``found [B, K, D]``."""
         return softplus_normal(self.head(found))
-
-
-def _inverse_softplus(value: float) -> float:
-    return value + math.log(-math.expm1(-value))

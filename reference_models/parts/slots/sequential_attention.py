@@ -8,13 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from reference_models.parts.nets import diagonal_normal
 from reference_models.parts.precision import full_precision
+from reference_models.parts.slots.posterior import begin_surely, posterior_normal, raw_posterior_scale
 from reference_models.parts.slots.prior import SlotLSTM
-
-_SMALLEST_SCALE = 1e-8  # GENESIS code
 
 
 @full_precision
@@ -36,13 +35,6 @@ def stick_breaking_masks(logits: Tensor) -> Tensor:
     return scope + torch.cat([taken, nothing], dim=1)
 
 
-@full_precision
-def posterior_normal(parameters: Tensor) -> Independent:
-    """Return the diagonal normal of ``[..., 2 D]``: means, then scales as ``softplus(x + 0.5)`` (GENESIS code)."""
-    loc, raw_scale = parameters.chunk(2, dim=-1)
-    return diagonal_normal(loc, softplus(raw_scale + 0.5) + _SMALLEST_SCALE)
-
-
 class SequentialPosterior(nn.Module):
     """q(z_k | x, z_<k) of all mask latents: the first from the image, the others by an LSTM (Engelcke et al. 2020).
 
@@ -57,6 +49,11 @@ class SequentialPosterior(nn.Module):
         self.first = nn.Linear(features, 2 * latents)
         self.lstm = SlotLSTM(features + latents, size)
         self.next = nn.Linear(size, 2 * latents)
+
+    def begin_surely(self, gain: float, sd: float) -> None:
+        """See `posterior.begin_surely`: ``sd`` is the first standard deviation of all latents."""
+        for output in (self.first, self.next):
+            begin_surely(output, gain, raw_posterior_scale(sd))
 
     @full_precision
     def forward(self, features: Tensor, noise: Tensor) -> tuple[Independent, Tensor]:

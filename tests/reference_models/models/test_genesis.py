@@ -13,7 +13,7 @@ from torch import Tensor
 from multiobj_data.errors import UsageError
 from reference_models import genesis as genesis_module
 from reference_models.checkpoints import build_model, load_checkpoint
-from reference_models.genesis import Genesis, Noise
+from reference_models.genesis import Found, Genesis, Noise
 from reference_models.parts.slots import answers
 from reference_models.parts.slots.likelihood import blend
 from reference_models.together import train_together
@@ -50,6 +50,20 @@ def test_every_parameter_gets_a_gradient(form: str) -> None:
     genesis.loss(images(), rng()).total.backward()
     silent = [key for key, p in genesis.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert silent == []
+
+
+def test_posteriors_may_be_sure_from_the_start() -> None:
+    def found(**config: Any) -> Found:
+        genesis = model(**config)
+        noise = Noise(*map(torch.zeros_like, genesis.draw(4, rng())))
+        return genesis.infer(genesis.as_float(images()), noise)
+
+    sure, told = found(first_sd=0.07), found(first_sd=0.07, first_mean_gain=5.0)
+    for latent in (sure.masks, sure.components):
+        assert latent is not None
+        torch.testing.assert_close(latent.q.stddev, torch.full_like(latent.q.stddev, 0.07), rtol=1e-6, atol=0)
+    apart, farther = (latents.masks.q.mean[:, 0] - latents.masks.q.mean[:1, 0] for latents in (sure, told))
+    torch.testing.assert_close(farther, 5 * apart)
 
 
 def test_last_mask_logit_is_not_used_but_its_latent_is() -> None:
