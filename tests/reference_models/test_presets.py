@@ -14,6 +14,7 @@ AIR = {"lstm_size": 8, "hidden_size": 8, "what_size": 4, "window_size": 6, "code
 SMALL = {
     "emorl": {"slots": 3, "slot_size": 8, "encoder_channels": 8, "decoder_channels": 8},
     "supair": {"lstm_size": 8, "hidden_size": 8, "patch_size": 6},
+    "genesis": {"slots": 3, "slot_size": 8, "component_size": 4, "width": 4, "features": 16, "lstm_size": 8},
     "genesis-v2": {"slots": 3, "slot_size": 8, "width": 8, "lstm_size": 8},
     "sri": {"slots": 3, "slot_size": 8, "width": 8, "lstm_size": 8, "scene_size": 8},
     "sri-sa": {"slots": 3, "slot_size": 8, "width": 8, "lstm_size": 8, "scene_size": 8},
