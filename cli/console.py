@@ -142,19 +142,22 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
 @contextmanager
 def _lines(label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
     start = last = time.monotonic()
-    done = shown = 0
+    done = shown = found = 0
     latest = ""
 
     def show(ended: bool = False) -> None:
         nonlocal last, shown
         last, shown = time.monotonic(), done
-        rate = done / max(last - start, 1e-9)
+        rate = (done - found) / max(last - start, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if rate and done < total and not ended else ""
         of = f"/{total:,}" if total else ""
         click.echo(f"{label}: {done:,}{of} {unit}, {rate:,.0f}/s{left} {latest}".rstrip(), err=True)
 
     def advance(n: int, note: str | None = None) -> None:
-        nonlocal done, latest
+        nonlocal done, latest, start, found
+        if not done and n < total:
+            # The first report may hold what an earlier run had done: speed is measured from there.
+            start, found = time.monotonic(), n
         done += n
         latest = latest if note is None else note
         if shown < total <= done or time.monotonic() - last >= _LINE_EVERY:

@@ -43,3 +43,17 @@ def test_an_error_is_not_followed_by_progress(capsys):
     with pytest.raises(ValueError, match="broken"):
         broken()
     assert capsys.readouterr().err == ""
+
+
+def test_speed_is_that_of_this_run_not_of_what_it_found_done(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with console.progress("train", 1000, "steps") as advance:
+        advance(900)
+        for _ in range(2):
+            now[0] += 10
+            advance(20)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 920/1,000 steps, 2/s, 40 s left",
+        "train: 940/1,000 steps, 2/s, 30 s left",
+    ]
