@@ -27,7 +27,7 @@ from torch.nn.functional import softplus
 from multiobj_data import open_dataset
 from reference_models.batches import Batches, noise_generator
 from reference_models.checkpoints import build_model
-from reference_models.runs import VALIDATION_SCENES
+from reference_models.validation import COUNTED
 
 PYRO_BATCH = 64
 GOAL = 0.95
@@ -108,7 +108,7 @@ def seconds_to_goal(folder: Path, seed: int, batch_size: int) -> tuple[float, in
     The accuracy is looked at every 100 steps; that time is not counted.
     """
     train, test = open_dataset(folder, "train"), open_dataset(folder, "test")
-    truth = test.scenes(range(VALIDATION_SCENES))
+    truth = test.scenes(range(COUNTED))
     batches = Batches(train, batch_size, seed, torch.device("cpu"))
     model: Any = build_model("air", {}, train.image_shape, seed)
     optimiser = torch.optim.Adam(model.parameter_groups(), fused=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from cli.console import (
     say,
     start_logging,
 )
+from cli.live import SCORES, live_note, validation_of
 from cli.options import device_option, json_option
 from multiobj_data.errors import MobjError, UsageError
 
@@ -71,7 +72,7 @@ from multiobj_data.errors import MobjError, UsageError
     default="auto",
     show_default=True,
     metavar="SPLIT",
-    help="Split for the live count accuracy; auto: val, else test.",
+    help="Split for the live score; auto: val, else test.",
 )
 @click.option(
     "--evaluate-every",
@@ -107,7 +108,8 @@ def train_command(model: str, **options: Any) -> None:
     """Train MODEL on the train split of a data set.
 
     Leaves OUT/seed-S/checkpoint.pt, curves.png and log.jsonl. What a model has learnt is said by
-    `mobj evaluate`; the live count accuracy is measured on the first 1,000 scenes of the validation split.
+    `mobj evaluate`; while it learns, the count accuracy is measured on the first 1,000 scenes of the validation
+    split or, of models that do not count, ARI-FG on the first 200.
 
     On several devices, each takes its part of every batch:
 
@@ -150,7 +152,7 @@ def _train(model: str, workers: Any, options: Mapping[str, Any]) -> None:
         _refuse_beside_together(together, workers, options)
         settings = _settings(model, options["preset"], parse_assignments(options["settings"]))
         source = open_dataset(options["data"], "train")
-        validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
+        split, validation = _validation(options["data"], options["validate_on"], source.manifest.splits)
     _ready_for_computing(options["threads"])
     out = options["out"] or f"runs/{model.replace(':', '-')}"
     results: dict[int, Any] = {}
@@ -163,9 +165,7 @@ def _train(model: str, workers: Any, options: Mapping[str, Any]) -> None:
                 say(f"seed {seed} failed: {outcome}")
             else:
                 results[seed] = outcome
-    _print_results(
-        model, results, failed, None if validation is None else validation.split, options["as_json"]
-    )
+    _print_results(model, results, failed, split, options["as_json"])
     if failed:
         raise MobjError(f"{len(failed)} of {len(seeds)} seeds failed: {', '.join(map(str, failed))}.")
 
@@ -189,18 +189,22 @@ def _refuse_beside_together(together: bool, workers: Any, options: Mapping[str, 
         )
 
 
-def _validation(folder: str, split: str, splits: Any) -> Any:
+def _validation(folder: str, split: str, splits: Any) -> tuple[str | None, Any]:
+    """Return the split that live scores are measured on, and the validation on it."""
     from multiobj_data.loading import open_dataset
-    from reference_models.runs import VALIDATION_SCENES
+    from reference_models.validation import COUNTED, SEGMENTED
 
     found = next((name for name in ("val", "test") if name in splits), None) if split == "auto" else split
     if found is None:
-        say("the data set has neither val nor test split: no live count accuracy.")
-        return None
+        say("the data set has neither val nor test split: no live score.")
+        return None, None
     source = open_dataset(folder, found)
-    n = min(len(source), VALIDATION_SCENES)
-    say(f"live count accuracy: on the first {n:,} scenes of the {found} split.")
-    return source
+    counted, segmented = (min(len(source), n) for n in (COUNTED, SEGMENTED))
+    say(
+        f"live score: count accuracy on the first {counted:,} scenes of the {found} split; of models that do not "
+        f"count, ARI-FG on the first {segmented:,}."
+    )
+    return found, validation_of(source)
 
 
 def _ready_for_computing(threads: int | None) -> None:
@@ -310,7 +314,7 @@ class _Show:
         self.done: dict[int, int] = {}
 
     def __call__(self, seed: int, state: Any) -> None:
-        note = None if state.record is None else _note(state.record)
+        note = None if state.record is None else live_note(state.record)
         self._advance(state.step - self.done.get(seed, 0), note)
         self.done[seed] = state.step
         if state.warning:
@@ -320,13 +324,6 @@ class _Show:
 def _say_if_nothing_was_done(result: Any, done: Mapping[int, int]) -> None:
     if result.seed not in done:
         say(f"seed {result.seed}: nothing to do, {result.steps:,} steps are done; ask for more with --steps.")
-
-
-def _note(record: dict[str, Any]) -> str:
-    parts = [f"loss {record['total']:.1f}"] if "total" in record else []
-    if record.get("count_accuracy") is not None:
-        parts.append(f"count accuracy {record['count_accuracy']:.3f}")
-    return ", ".join(parts)
 
 
 def _print_results(
@@ -347,12 +344,17 @@ def _print_results(
         return
     cells = {seed: _cells(result) for seed, result in results.items()}
     cells |= {seed: (str(seed), "", "", "", "FAILED", "") for seed in failed}
-    live = f"count accuracy (live, {split})" if split else "count accuracy (live)"
+    live = _live_name(results.values()) + (f" (live, {split})" if split else " (live)")
     emit_table([cells[seed] for seed in sorted(cells)], ("seed", "steps", "seconds", live, "", "checkpoint"))
     if judged:
         click.echo(f"{good} of {len(judged)} seeds did not collapse.")
     if results:
         click.echo(f"score a checkpoint with: {_evaluate(model, next(iter(results.values())).checkpoint)}")
+
+
+def _live_name(results: Iterable[Any]) -> str:
+    """Return how the live score of all results is called."""
+    return SCORES["ari_fg" if any(result.ari_fg is not None for result in results) else "count_accuracy"]
 
 
 def _row(result: Any) -> dict[str, Any]:
@@ -362,13 +364,15 @@ def _row(result: Any) -> dict[str, Any]:
 def _cells(result: Any) -> tuple[str, ...]:
     from reference_models.runs import WARM_UP
 
-    unjudged = f"collapse: not judged before step {WARM_UP:,}" if result.steps < WARM_UP else ""
+    early = result.ari_fg is None and result.steps < WARM_UP  # models that do not count are never judged
+    unjudged = f"collapse: not judged before step {WARM_UP:,}" if early else ""
+    score = result.ari_fg if result.count_accuracy is None else result.count_accuracy
     verdict = {True: "COLLAPSED", False: "", None: unjudged}
     return (
         str(result.seed),
         f"{result.steps:,}",
         f"{result.seconds:.0f}",
-        "-" if result.count_accuracy is None else f"{result.count_accuracy:.4f}",
+        "-" if score is None else f"{score:.4f}",
         verdict[result.collapsed],
         str(result.checkpoint),
     )

@@ -60,7 +60,7 @@ class TrainingLog:
         self._tensorboard.write(record)
 
     def draw(self) -> None:
-        """Draw the ELBO and the count accuracy over the steps into ``curves.png``.
+        """Draw minus the loss and the live score over the steps into ``curves.png``.
 
         Raises:
             MobjError: The file cannot be written; the one from before is untouched.
@@ -76,7 +76,7 @@ class TrainingLog:
 
 
 def plot_curves(records: list[Record]) -> Figure:
-    """Plot minus the loss and, where measured, the count accuracy over the steps.
+    """Plot minus the loss and, where measured, the count accuracy or ARI-FG over the steps.
 
     Args:
         records: Lines of a log; those without a loss are passed over.
@@ -85,24 +85,28 @@ def plot_curves(records: list[Record]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     measured = [record for record in records if "total" in record]
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    steps = [record["step"] for record in measured]
-    upper.plot(steps, [-record["total"] for record in measured], color="tab:blue", marker=".")
-    upper.set_ylabel("minus the loss, training (nats)")
-    counted = [record for record in measured if record["count_accuracy"] is not None]
-    lower.plot(
-        [record["step"] for record in counted],
-        [100 * record["count_accuracy"] for record in counted],
-        color="tab:orange",
-        marker=".",
-    )
-    lower.set(ylabel="count accuracy, validation (%)", xlabel="training step", ylim=(-2, 102), xlim=(0, None))
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (upper, lower):
+    curves = [
+        ("minus the loss, training (nats)", None, [(r["step"], -r["total"]) for r in measured]),
+        ("count accuracy, validation (%)", (-2, 102), _scores(measured, "count_accuracy", 100)),
+        ("ARI-FG, validation", (-0.05, 1.02), _scores(measured, "ari_fg")),
+    ]
+    shown = [curve for curve in curves if curve[2]]
+    figure = Figure(figsize=(7, 2.5 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, colour, (label, limits, points) in zip(panels, ("tab:blue", "tab:orange"), shown, strict=False):
+        axes.plot(*zip(*points, strict=True), color=colour, marker=".")
+        axes.set(ylabel=label, ylim=limits)
+    panels[-1].set(xlabel="training step", xlim=(0, None))
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _scores(records: list[Record], name: str, factor: float = 1) -> list[tuple[int, float]]:
+    """Return (step, score) of the records that have it."""
+    return [(record["step"], factor * record[name]) for record in records if record.get(name) is not None]
 
 
 def _read(path: Path) -> list[Record]:
@@ -136,7 +140,7 @@ def _line(record: Record) -> str:
 
 def _numbers(record: Record) -> dict[str, float]:
     numbers = {f"loss/{name}": value for name, value in record.get("terms", {}).items()}
-    for name in ("total", "count_accuracy", "steps_per_s"):
+    for name in ("total", "count_accuracy", "ari_fg", "steps_per_s"):
         if record.get(name) is not None:
             numbers[name] = record[name]
     return numbers

@@ -9,21 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from multiobj_data.errors import DataError, MobjError, UsageError
-from multiobj_data.loading import SceneSource
 from reference_models.base import SceneModel
 from reference_models.batches import Batches
 from reference_models.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from reference_models.computing import PLAIN, Computing, StepLoss
 from reference_models.parallel import ALONE, Workers
 from reference_models.recording import Record, TrainingLog
-
-VALIDATION_SCENES = 1000
-"""How many scenes the live count accuracy is measured on: the first ones of the validation source."""
+from reference_models.validation import LiveScores, Validation
 
 WARM_UP = 2000
 """Steps before a model may be called collapsed: AIR sees one object in every image for some hundred steps."""
@@ -37,7 +33,8 @@ class TrainingResult:
         seed: Of the run.
         steps: Steps done.
         seconds: Time spent, over all sessions of the run.
-        count_accuracy: On the validation scenes, at the end; ``None`` without validation data.
+        count_accuracy: On the validation scenes, at the end; ``None`` without them, and of a model that does not count.
+        ari_fg: The same, of a model that segments and does not count.
         collapsed: Whether the model calls every validation scene empty, or every one full; ``None`` if that
             was not judged: before step `WARM_UP`, without validation data, or of a model that does not count.
         checkpoint: The file.
@@ -47,6 +44,7 @@ class TrainingResult:
     steps: int
     seconds: float
     count_accuracy: float | None
+    ari_fg: float | None
     collapsed: bool | None
     checkpoint: Path
 
@@ -56,6 +54,7 @@ _STATE = {
     "optimiser": dict,
     "seconds": float,
     "count_accuracy": float | None,
+    "ari_fg": float | None,
     "collapsed": bool | None,
     "sums": dict,
 }
@@ -87,7 +86,7 @@ class Run:
         model: SceneModel,
         batches: Batches,
         folder: Path,
-        validation: SceneSource | None,
+        validation: Validation | None,
         *,
         resume: bool,
         workers: Workers = ALONE,
@@ -100,12 +99,12 @@ class Run:
         self.optimiser = torch.optim.Adam(model.parameter_groups(), fused=True)
         self._first_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.step, self.seconds = 0, 0.0
-        self.count_accuracy: float | None = None
+        self.scores = LiveScores()
         self.collapsed: bool | None = None
         self.sums: dict[str, float] = {}
         if self.path.exists():
             self._load(resume)
-        self.validation = None if validation is None or not workers.first else _first_scenes(validation)
+        self.validation = validation if workers.first else None
         self._log = TrainingLog(folder, self.step) if workers.first else None
         self._warning: str | None = None
         self._logged = (self.step, self.seconds)
@@ -202,14 +201,16 @@ class Run:
             group["lr"] = rate * factor
 
     def evaluate(self) -> Record:
-        """Measure the count accuracy and write a line of the log (its loss: mean since the last line)."""
+        """Measure the live scores and write a line of the log (its loss: mean since the last line)."""
         measured = self.workers.on_first(self._measure)
-        record, self.count_accuracy, self.collapsed, self._warning = measured
+        record, self.scores, self.collapsed, self._warning = measured
         self.sums, self._logged = {}, (self.step, self.seconds)
         return record
 
-    def _measure(self) -> tuple[Record, float | None, bool | None, str | None]:
-        self._count()
+    def _measure(self) -> tuple[Record, LiveScores, bool | None, str | None]:
+        if self.validation is not None:
+            self.scores = self.validation.score(self.model)
+            self._judge()
         self.stop_clock()
         step, seconds = self._logged
         n = self.sums.pop("steps")
@@ -218,12 +219,13 @@ class Run:
             "step": self.step,
             "total": means.pop("total"),
             "terms": means,
-            "count_accuracy": self.count_accuracy,
+            "count_accuracy": self.scores.count_accuracy,
+            "ari_fg": self.scores.ari_fg,
             "steps_per_s": round((self.step - step) / (self.seconds - seconds), 3),
             "elapsed_s": round(self.seconds, 3),
         }
         self._write_log(record)
-        return record, self.count_accuracy, self.collapsed, self._warning
+        return record, self.scores, self.collapsed, self._warning
 
     def _write_log(self, record: Record) -> None:
         if self._log is not None:
@@ -234,22 +236,14 @@ class Run:
         warning, self._warning = self._warning, None
         return warning
 
-    def _count(self) -> None:
-        if self.validation is None:
+    def _judge(self) -> None:
+        """Say whether the model has collapsed, and warn when that begins."""
+        if self.scores.count_accuracy is None or self.step < WARM_UP:
             return
-        images, truth = self.validation
-        prediction = self.model.predict(images)
-        if prediction.count is None:
-            self.validation = None  # a model that counts nothing is not asked again
-            return
-        self.count_accuracy = float(np.mean(prediction.count == truth))
-        full = None if prediction.presence is None else prediction.presence.shape[1]
-        stuck = [n for n in (0, full) if np.all(prediction.count == n) and not np.all(truth == n)]
-        if self.step < WARM_UP:
-            return
-        was_collapsed, self.collapsed = self.collapsed, bool(stuck)
+        stuck = self.scores.stuck
+        was_collapsed, self.collapsed = self.collapsed, stuck is not None
         if self.collapsed and not was_collapsed:
-            self._warning = f"the model has collapsed: it counts {stuck[0]} objects in every image."
+            self._warning = f"the model has collapsed: it counts {stuck} objects in every image."
             self._write_log({"step": self.step, "warning": self._warning})
 
     def save(self) -> None:
@@ -271,7 +265,8 @@ class Run:
             "batch_size": self.batches.batch_size,
             "optimiser": self.optimiser.state_dict(),
             "seconds": self.seconds,
-            "count_accuracy": self.count_accuracy,
+            "count_accuracy": self.scores.count_accuracy,
+            "ari_fg": self.scores.ari_fg,
             "collapsed": self.collapsed,
             "sums": dict(self.sums),
             **self.computing.facts(),
@@ -288,7 +283,8 @@ class Run:
             seed=self.batches.seed,
             steps=self.step,
             seconds=self.seconds,
-            count_accuracy=self.count_accuracy,
+            count_accuracy=self.scores.count_accuracy,
+            ari_fg=self.scores.ari_fg,
             collapsed=self.collapsed,
             checkpoint=self.path,
         )
@@ -309,7 +305,8 @@ class Run:
         self.model.load_state_dict(saved.model.state_dict())
         self._load_optimiser(saved.extras["optimiser"])
         self.step, self.seconds = saved.step, saved.extras["seconds"]
-        self.count_accuracy, self.collapsed = saved.extras["count_accuracy"], saved.extras["collapsed"]
+        self.scores = LiveScores(saved.extras["count_accuracy"], saved.extras["ari_fg"])
+        self.collapsed = saved.extras["collapsed"]
         self.sums = dict(saved.extras["sums"])
 
     def _load_optimiser(self, state: dict[str, Any]) -> None:
@@ -343,9 +340,3 @@ def _identity(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return what must not change when a run is resumed, by name."""
     data = {name: value for name, value in checkpoint.data.items() if name != "folder"}  # data may move
     return {"model": checkpoint.model_id, "seed": checkpoint.seed, "data": data, **checkpoint.config}
-
-
-def _first_scenes(source: SceneSource) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and counts of the validation scenes."""
-    scenes = source.scenes(np.arange(min(len(source), VALIDATION_SCENES)))
-    return scenes.image, scenes.count

@@ -22,6 +22,7 @@ from reference_models.denormals import flushed_denormals
 from reference_models.runs import Run, TrainingResult
 from reference_models.stacking import Stack
 from reference_models.training import Progress, check_counts, deferred_interrupt, open_run
+from reference_models.validation import Validation
 
 
 def train_together(
@@ -34,7 +35,7 @@ def train_together(
     batch_size: int = 64,
     device: str = "auto",
     config: Mapping[str, Any] | None = None,
-    validation: SceneSource | None = None,
+    validation: Validation | None = None,
     resume: bool = False,
     checkpoint_every: int = 1000,
     evaluate_every: int = 250,
@@ -54,7 +55,7 @@ def train_together(
         batch_size: Images a step and a seed.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         config: Settings of the model.
-        validation: Data with truth for the live count accuracy.
+        validation: What the live scores are measured on; see `Validation`.
         resume: Go on from the checkpoints that there are.
         checkpoint_every: Steps between checkpoints.
         evaluate_every: Steps between lines of the logs.

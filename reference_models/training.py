@@ -25,6 +25,7 @@ from reference_models.denormals import flushed_denormals
 from reference_models.parallel import ALONE, Workers
 from reference_models.recording import Record
 from reference_models.runs import Run, TrainingResult
+from reference_models.validation import Validation
 
 _STOPPING: dict[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
@@ -60,7 +61,7 @@ def train(
     batch_size: int = 64,
     device: str = "auto",
     config: Mapping[str, Any] | None = None,
-    validation: SceneSource | None = None,
+    validation: Validation | None = None,
     resume: bool = False,
     checkpoint_every: int = 1000,
     evaluate_every: int = 250,
@@ -79,7 +80,7 @@ def train(
         batch_size: Images a step, over all processes.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         config: Settings of the model that are not to be the defaults.
-        validation: Data with truth for the live count accuracy.
+        validation: What the live scores are measured on; see `Validation`.
         resume: Go on from the checkpoint if there is one.
         checkpoint_every: Steps between checkpoints; there is one at the end and on interruption as well.
         evaluate_every: Steps between lines of the log.
@@ -146,7 +147,7 @@ def open_run(
     batches: Batches,
     out: str | Path,
     config: Mapping[str, Any],
-    validation: SceneSource | None,
+    validation: Validation | None,
     *,
     resume: bool,
     workers: Workers = ALONE,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.live import live_note, validation_of
 from cli.reproduction.cells import EVALUATION, FAILURE, Cell
 from cli.reproduction.generation import FIGURES, measure_generation
 from cli.reproduction.judging import features_path
@@ -119,11 +120,7 @@ def _train(work: Work, tell: Tell) -> float:
 
     def show(state: Progress) -> None:
         nonlocal done
-        accuracy = (state.record or {}).get("count_accuracy")
-        note = None if not state.record else f"loss {state.record['total']:.1f}"
-        if note and accuracy is not None:
-            note += f", count accuracy {accuracy:.3f}"
-        tell(state.step - done, note)
+        tell(state.step - done, live_note(state.record) if state.record else None)
         done = state.step
 
     result = train(
@@ -135,10 +132,7 @@ def _train(work: Work, tell: Tell) -> float:
         batch_size=cell.batch_size,
         device=work.device,
         config=cell.settings,
-        # Of slot models nothing is measured during training: they do not count.
-        validation=None
-        if find_table(work.table).measure == "generation"
-        else open_dataset(work.data, "test"),
+        validation=validation_of(open_dataset(work.data, "test")),
         resume=True,
         checkpoint_every=min(_MOST_BETWEEN, math.ceil(cell.steps / _CHECKPOINTS)),
         evaluate_every=math.ceil(cell.steps / work.scale.log_lines),

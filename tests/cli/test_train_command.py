@@ -34,8 +34,40 @@ def train(mobj, data):
 
 def test_the_split_of_the_live_accuracy_is_named(train, tmp_path):
     result = train("--steps", 3, "--out", tmp_path / "run")
-    assert "live count accuracy: on the first 20 scenes of the test split" in result.err
-    assert "(live, test)" in result.out
+    assert "live score: count accuracy on the first 20 scenes of the test split" in result.err
+    assert "count accuracy (live, test)" in result.out
+
+
+def test_a_slot_model_has_a_live_ari_in_its_place(mobj, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "run"
+    made = mobj(
+        *(
+            "generate",
+            "multi-dsprites",
+            "--set",
+            "canvas=32",
+            "--train",
+            8,
+            "--test",
+            6,
+            "--out",
+            data,
+            "--no-sheet",
+        )
+    )
+    assert made.code == 0, made.err
+    small = ("slots=3", "slot_size=8", "width=8", "lstm_size=8")
+    settings = [argument for setting in small for argument in ("--set", setting)]
+    result = mobj(
+        "train", "genesis-v2", "--data", data, "--steps", 2, "--batch-size", 4, "--out", out, *settings
+    )
+    assert result.code == 0, result.err
+    assert "ARI-FG (live, test)" in result.out
+    assert "not judged" not in result.out
+    score = json.loads((out / "seed-0" / "log.jsonl").read_text().splitlines()[-1])["ari_fg"]
+    assert f"ARI-FG {score:.3f}" in result.err
+    evaluated = mobj("evaluate", out / "seed-0" / "checkpoint.pt", "--metric", "ari_fg", "--json")
+    assert json.loads(evaluated.out)["metrics"]["ari_fg"]["mean"] == pytest.approx(score, abs=1e-6)
 
 
 def test_short_runs_are_not_judged(train, tmp_path):

@@ -13,6 +13,7 @@ from multiobj_data.scenes import Scenes
 from reference_models.air import AIR, AIRConfig
 from reference_models.base import Loss
 from reference_models.training import TrainingResult, train
+from reference_models.validation import Validation
 
 SMALL = {"max_objects": 2, "lstm_size": 16, "hidden_size": 16, "what_size": 4, "window_size": 6}
 """Settings of a small AIR."""
@@ -89,7 +90,7 @@ def run(source: Any, small: dict[str, Any], tmp_path: Path) -> Callable[..., Tra
             "batch_size": 8,
             "device": "cpu",
             "config": small,
-            "validation": source,
+            "validation": Validation(source),
             "checkpoint_every": 7,
             "evaluate_every": 4,
         }

@@ -18,6 +18,7 @@ from reference_models.batches import Batches, noise_generator
 from reference_models.recording import TrainingLog
 from reference_models.together import train_together
 from reference_models.training import Progress, TrainingResult, train
+from reference_models.validation import Validation
 
 SEEDS, STEPS = (3, 1, 4), 8
 TOLERANCE = 1e-11
@@ -38,7 +39,12 @@ def runs(source: Any, small: dict[str, Any], tmp_path: Path) -> Callable[..., di
 
     def train_with(out: str, together: bool, model: str = "air", **changes: Any) -> dict[int, Any]:
         config = small | changes.pop("config", {})
-        settings: dict[str, Any] = {"steps": STEPS, "batch_size": 8, "device": "cpu", "validation": source}
+        settings: dict[str, Any] = {
+            "steps": STEPS,
+            "batch_size": 8,
+            "device": "cpu",
+            "validation": Validation(source),
+        }
         settings |= {"config": config, "checkpoint_every": 5, "evaluate_every": 3, **changes}
         seeds = settings.pop("seeds", SEEDS)
         if together:

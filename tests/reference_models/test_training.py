@@ -11,12 +11,14 @@ import torch
 
 from multiobj_data.devices import resolve_device
 from multiobj_data.errors import UsageError
-from multiobj_data.scenes import Prediction
+from multiobj_data.loading import SceneSource
+from multiobj_data.scenes import Prediction, Scenes
 from reference_models import batches, runs
 from reference_models.air import AIR
 from reference_models.batches import Batches, noise_generator
 from reference_models.checkpoints import build_model, load_checkpoint
 from reference_models.training import Progress, TrainingResult
+from reference_models.validation import SEGMENTED, Validation
 
 STEPS = 20
 
@@ -224,18 +226,40 @@ def test_training_without_truth_measures_no_accuracy(run: Callable[..., Training
     assert log_of(result)[-1]["count_accuracy"] is None
 
 
-def test_a_model_that_counts_nothing_is_asked_for_counts_once(
+def _blind(masks: bool) -> Callable[..., Prediction]:
+    """Return the answers of a model that does not count."""
+
+    def predict(model: Any, images: np.ndarray) -> Prediction:
+        slots = np.stack([images < 128, images >= 128], axis=1).astype(np.float32)[..., 0]
+        return Prediction(reconstruction=images / 255, masks=slots if masks else None)
+
+    return predict
+
+
+def test_a_model_that_counts_nothing_has_no_accuracy(
     run: Callable[..., TrainingResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AIR, "predict", _blind(masks=False))
+    result = run()
+    assert (result.count_accuracy, result.ari_fg) == (None, None)
+    assert log_of(result)[-1]["count_accuracy"] is None
+
+
+def test_a_model_that_segments_and_does_not_count_has_a_live_ari(
+    run: Callable[..., TrainingResult], source: SceneSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
 
-    def blind(model: Any, images: np.ndarray) -> Prediction:
-        asked.append(len(images))
-        return Prediction(reconstruction=images / 255)
+    def share(scenes: Scenes, prediction: Prediction) -> np.ndarray:
+        asked.append(len(scenes.image))
+        return np.array([0.25, np.nan, 0.75])  # a scene without objects has none
 
-    monkeypatch.setattr(AIR, "predict", blind)
-    assert log_of(run())[-1]["count_accuracy"] is None
-    assert len(asked) == 1
+    monkeypatch.setattr(AIR, "predict", _blind(masks=True))
+    assert run(validation=Validation(source)).ari_fg is None
+    result = run("ari", validation=Validation(source, share))
+    assert (result.count_accuracy, result.ari_fg, result.collapsed) == (None, 0.5, None)
+    assert [record["ari_fg"] for record in log_of(result)] == [0.5] * 5
+    assert set(asked) == {min(SEGMENTED, len(source))}
 
 
 def test_every_epoch_shows_every_scene_once_in_another_order(source: Any) -> None:

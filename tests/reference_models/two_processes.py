@@ -29,6 +29,7 @@ from reference_models.computing import Computing
 from reference_models.parallel import Workers
 from reference_models.recording import TrainingLog
 from reference_models.training import Progress, open_run, train
+from reference_models.validation import Validation
 
 CONFIG = SMALL | {"estimator": "vimco", "particles": 2, "warm_up": 4}
 STEPS = 6
@@ -79,7 +80,7 @@ class Refusing(AIR):
 def train_small(workers: Workers, out: Path, kind: type[AIR], **changes: Any) -> Any:
     """Train a small model for some steps on scenes in memory."""
     source = InMemory(40, seed=0)
-    settings = {**COMMON, "steps": STEPS, "config": CONFIG, "validation": source, **changes}
+    settings = {**COMMON, "steps": STEPS, "config": CONFIG, "validation": Validation(source), **changes}
     name = f"{kind.__module__.replace('__main__', 'two_processes')}:{kind.__name__}"
     return train(name, source, out, workers=workers, **settings)
 
