@@ -57,7 +57,8 @@ class Validation:
         if look.masks is None or self._ari_fg is None:
             return LiveScores()
         scores = self._ari_fg(self._segmented, model.predict(self._segmented.image))
-        return LiveScores(ari_fg=float(np.nanmean(scores)))
+        known = scores[~np.isnan(scores)]  # a scene without objects has none
+        return LiveScores(ari_fg=float(known.mean()) if len(known) else None)
 
     def _count(self, model: SceneModel) -> LiveScores:
         prediction, truth = model.predict(self._counted.image), self._counted.count

@@ -260,6 +260,8 @@ def test_a_model_that_segments_and_does_not_count_has_a_live_ari(
     assert (result.count_accuracy, result.ari_fg, result.collapsed) == (None, 0.5, None)
     assert [record["ari_fg"] for record in log_of(result)] == [0.5] * 5
     assert set(asked) == {min(SEGMENTED, len(source))}
+    empty = Validation(source, lambda scenes, prediction: np.array([np.nan, np.nan]))
+    assert run("empty", validation=empty).ari_fg is None
 
 
 def test_every_epoch_shows_every_scene_once_in_another_order(source: Any) -> None:
