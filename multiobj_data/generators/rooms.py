@@ -28,9 +28,9 @@ from multiobj_data.scenes import Scenes
 FOCAL = 1.0
 """Focal length in picture widths: an angle of view of 53 degrees."""
 
-_MOST = 7  # objects; more hardly fit into what the camera sees
+_MOST = 7  # objects; more hardly fit into what the camera sees, or where the farthest is near, two a unit beyond 2.5
 _GAP = 0.08  # units of length between the circles around two objects
-_NEAREST, _FARTHEST = 2.0, 9.0  # from below the camera
+_NEAREST = 2.0  # from below the camera
 _ROUNDS = 200_000  # of candidates, before a scene counts as impossible
 
 
@@ -57,6 +57,8 @@ class Rooms:
         textures: Comma-separated, what floor and walls are chosen from: plain, checker, stripes, tiles, noise, bricks.
         light: varied (direction and strength differ) or fixed.
         camera: varied (where it stands and looks differ) or fixed.
+        farthest: How far from below the camera objects may stand, in units of length: 4 to 9, beyond the room's
+            corner. One of middle size fills a third of the picture's width at 3, an eighth at 7.
         amodal: Whether to keep each object's own pixels beside the label map.
     """
 
@@ -69,6 +71,7 @@ class Rooms:
     textures: str = "plain"  # Objects Room
     light: Literal["varied", "fixed"] = "varied"
     camera: Literal["varied", "fixed"] = "varied"
+    farthest: float = 9.0
     amodal: bool = True
 
     def __post_init__(self) -> None:
@@ -76,9 +79,12 @@ class Rooms:
         parse_names("textures", self.textures, TEXTURES)
         if not 32 <= self.canvas <= 512:
             raise UsageError(f"canvas: expected 32 to 512 pixels, got {self.canvas}.")
-        largest = Counts(self.counts).largest
-        if largest > _MOST:
-            raise UsageError(f"counts: at most {_MOST} objects fit into a room, got {largest}.")
+        if not 4 <= self.farthest <= 9:
+            raise UsageError(f"farthest: expected 4 to 9 units of length, got {self.farthest:g}.")
+        largest, most = Counts(self.counts).largest, min(_MOST, int(2 * (self.farthest - 2.5)))
+        if largest > most:
+            within = "" if most == _MOST else f" with farthest={self.farthest:g}"
+            raise UsageError(f"counts: at most {most} objects fit into a room{within}, got {largest}.")
 
     def acceptance(self, rng: np.random.Generator) -> dict[int, float]:
         """Estimate per count which share of candidate scenes is accepted."""
@@ -144,7 +150,7 @@ class Rooms:
         shapes = np.array([SHAPES.index(name) for name in parse_names("shapes", self.shapes, SHAPES)])
         for _ in range(_ROUNDS):
             scene, place = np.nonzero(np.arange(k) < count[pending, None])
-            _put(rng, shapes, bodies, pending[scene], place, _Views(camera, azimuth, room))
+            _put(rng, shapes, bodies, pending[scene], place, _Views(camera, azimuth, room, self.farthest))
             pending = pending[~_apart(bodies, count, pending)]
             attempts[pending] += 1
             if not len(pending):
@@ -156,11 +162,12 @@ class Rooms:
 
 @dataclass(frozen=True)
 class _Views:
-    """Where cameras are and what they see, one a scene."""
+    """Where cameras are and what they see, one a scene; and how far from them bodies may stand."""
 
     camera: Camera
     azimuth: np.ndarray
     room: Room
+    farthest: float
 
 
 def _put(
@@ -173,7 +180,7 @@ def _put(
 ) -> None:
     """Draw bodies ``place`` of scenes ``scene`` anew, each until it is inside the room and whole in the picture."""
     while len(scene):
-        drawn = _propose(rng, shapes, views.azimuth[scene])
+        drawn = _propose(rng, shapes, views.azimuth[scene], views.farthest)
         good = _visible(drawn, scene, views)
         at = scene[good], place[good]
         for field in ("kind", "centre", "half", "yaw"):
@@ -181,13 +188,13 @@ def _put(
         scene, place = scene[~good], place[~good]
 
 
-def _propose(rng: np.random.Generator, shapes: np.ndarray, azimuth: np.ndarray) -> Bodies:
+def _propose(rng: np.random.Generator, shapes: np.ndarray, azimuth: np.ndarray, farthest: float) -> Bodies:
     """Draw a body for each of M views, on the floor somewhere before the camera: arrays ``[M, 1]``."""
     m = len(azimuth)
     kind = shapes[rng.integers(len(shapes), size=(m, 1))]
     half = _halves(rng, kind)
     bearing = azimuth[:, None] + rng.uniform(-0.46, 0.46, (m, 1))  # the angle of view is +-0.464
-    away = np.sqrt(rng.uniform(_NEAREST**2, _FARTHEST**2, (m, 1)))  # uniform in area
+    away = np.sqrt(rng.uniform(_NEAREST**2, farthest**2, (m, 1)))  # uniform in area
     cos, sin = unit_circle(bearing)
     centre = np.stack([away * cos, away * sin, half[..., 2]], axis=-1)
     yaw = np.where(kind == BOX, rng.uniform(0, np.pi / 2, (m, 1)), 0)  # others look alike from all sides

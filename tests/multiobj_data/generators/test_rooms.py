@@ -87,6 +87,15 @@ def test_objects_stand_on_the_floor_apart_inside_and_in_view():
     assert set(np.unique(scenes.factors["class"])) == {-1, 0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("farthest", [4.0, 5.5, 9.0])
+def test_objects_stand_anywhere_up_to_the_farthest_asked_for(farthest):
+    scenes = some(256, counts="1", farthest=farthest)
+    away = np.linalg.norm(scenes.factors["position"][:, 0, :2], axis=-1)
+    assert away.max() <= farthest
+    assert away.max() > min(0.95 * farthest, 8)  # the room's walls are nearer than 9
+    assert not differences(some(8, farthest=9.0), some(8))
+
+
 def test_background_has_four_labels_in_one_order():
     scenes = six()
     assert scenes.background_segments == 4
@@ -133,6 +142,7 @@ def test_a_visible_fraction_is_the_share_of_own_pixels_seen():
         {"counts": "0"},
         {"counts": "7", "textures": "checker,noise,bricks"},
         {"shapes": "cone", "light": "fixed", "camera": "fixed", "canvas": 32},
+        {"counts": "5", "farthest": 5},
         {"counts": "0:1,2:3", "shapes": "box,sphere", "amodal": False, "canvas": 96},
     ],
 )
@@ -157,6 +167,9 @@ def test_acceptance_is_that_of_drawing():
         ({"shapes": "cube"}, "expected names out of box, cylinder, sphere, cone"),
         ({"shapes": ""}, "expected names"),
         ({"textures": "plain,plain"}, "each name once"),
+        ({"counts": "4", "farthest": 4}, "at most 3 objects fit into a room with farthest=4, got 4"),
+        ({"farthest": 3}, "farthest: expected 4 to 9 units of length, got 3"),
+        ({"farthest": float("nan")}, "expected 4 to 9"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
