@@ -23,6 +23,7 @@ from reference_models.parts.noise import draw
 from reference_models.parts.slots.answers import in_parts, slot_prediction
 from reference_models.parts.slots.broadcast import masked
 from reference_models.parts.slots.early_gradients import differentiated
+from reference_models.parts.slots.first_attention import attend_to_places_first
 from reference_models.parts.slots.hierarchy import (
     Layers,
     PixelEncoder,
@@ -90,6 +91,8 @@ class EfficientMORL(SegregationModel):
         self.likelihood, self.density = c.build_likelihood(), c.build_density()
         self.geco = c.build_geco(image_shape)
         self._initialise()
+        if c.first_attention == "places":
+            attend_to_places_first(self.encoder, self.hierarchy)
 
     def _initialise(self) -> None:
         gain = self.config.initial_gain

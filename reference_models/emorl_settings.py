@@ -37,6 +37,8 @@ class EfficientMORLConfig(SlotVAEConfig):
         decoder_channels: Of its convolutions.
         initial_gain: Of the first weights (Xavier); none: PyTorch's own.
         gru_sd: Of the first weights of the DualGRU; none: PyTorch's own.
+        first_attention: With those, all slots are given the mean of the picture at first; or each a part of it, by
+            first weights of encoder and hierarchy that replace both; see `first_attention.attend_to_places_first`.
         geco_begin: Steps with a plain ELBO first.
     """
 
@@ -69,6 +71,9 @@ class EfficientMORLConfig(SlotVAEConfig):
     decoder_channels: int = 64  # code; small: 32
     initial_gain: float | None = 0.02  # code: of Xavier's normal weights; none: PyTorch's own first weights
     gru_sd: float | None = 1.0  # code: of the DualGRU's first weights and biases; none: PyTorch's
+    first_attention: Literal["even", "places"] = (
+        "even"  # code; places, ours: slots differ from the first step on
+    )
     # Likelihood and objective
     likelihood: Literal["mixture", "gaussian"] = (
         "gaussian"  # code; mixture: CLEVR, where it finds the background
