@@ -107,6 +107,11 @@ def _show(about: dict[str, Any], found: Explanation, as_json: bool) -> None:
                 click.echo(f"  {reason}")
     if not any(line.reasons for line in found.lines):
         click.echo("\nAll conventions agree.")
+    click.echo("\nWhere each is from, and which true labels it scores as foreground by itself:\n")
+    emit_table(
+        [(each.name, each.source, each.foreground) for each in CONVENTIONS.values()],
+        ("", "from", "foreground"),
+    )
 
 
 def _show_cases(cases: Any, as_json: bool, *, scored: bool) -> None:

@@ -36,6 +36,11 @@ def ready_samples(subject: Subject, source: Any, options: dict[str, Any]) -> Cal
         )
     features, weights = options["features"] or "inception", options["inception_weights"]
     extractor = find_extractor(features, weights=weights, device=options["device"])
+    if (trained := extractor.stamp.get("image_shape")) not in (None, list(source.image_shape)):
+        raise UsageError(
+            f"--features: {features} was trained on images of {trained}, the data have {list(source.image_shape)}; "
+            "train features on such data (mobj metrics train-features)."
+        )
     return lambda: _score(subject, source, extractor, n)
 
 

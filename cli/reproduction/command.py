@@ -108,7 +108,7 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
             _ready_features(request, found)
     works = {cell.name: _work(request, cell, found) for cell in cells}
     failed = _run(request, list(works.values()))
-    _finish(request, found, cells)
+    _finish(request, found, cells, failed)
     if failed:
         raise MobjError(f"{len(failed)} of {len(cells)} cells failed: {', '.join(failed)}.")
 
@@ -253,14 +253,14 @@ def _work(request: Request, cell: Cell, data: Mapping[str, tuple[Path, Manifest]
 # --- running --------------------------------------------------------------------------------------------
 
 
-def _run(request: Request, works: Sequence[Work]) -> list[str]:
-    """Run what is not finished; return the names of the cells that failed."""
+def _run(request: Request, works: Sequence[Work]) -> dict[str, str]:
+    """Run what is not finished; return why cells failed, by name: a process that was killed leaves no word of it."""
     from cli.reproduction.scheduling import run_here, run_in_processes
 
     left = [work for work in works if result_of(work) is None]
     if len(left) < len(works):
         say(f"{len(works) - len(left)} of {len(works)} cells are finished already.")
-    failed: list[str] = []
+    failed: dict[str, str] = {}
     jobs = min(request.options["jobs"], len(left))
     # In this process, training deals with SIGTERM itself: it ends the step and saves first.
     with (
@@ -273,7 +273,7 @@ def _run(request: Request, works: Sequence[Work]) -> list[str]:
 
         def ended(work: Work, failure: str | None) -> None:
             if failure is not None:
-                failed.append(work.cell.name)
+                failed[work.cell.name] = failure
             say(f"{work.cell.name}: " + (f"FAILED: {failure}" if failure else _in_short(request.table, work)))
 
         if jobs > 1:
@@ -292,8 +292,13 @@ def _in_short(table: Table, work: Work) -> str:
 # --- the result -----------------------------------------------------------------------------------------
 
 
-def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: Sequence[Cell]) -> None:
-    groups = _groups(request, data, asked)
+def _finish(
+    request: Request,
+    data: Mapping[str, tuple[Path, Manifest]],
+    asked: Sequence[Cell],
+    failed: Mapping[str, str],
+) -> None:
+    groups = _groups(request, data, asked, failed)
     notes = [
         f"{request.table.columns[column].data}: {note}."
         for column, (_, each) in data.items()
@@ -322,7 +327,10 @@ def _finish(request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: 
 
 
 def _groups(
-    request: Request, data: Mapping[str, tuple[Path, Manifest]], asked: Sequence[Cell]
+    request: Request,
+    data: Mapping[str, tuple[Path, Manifest]],
+    asked: Sequence[Cell],
+    failed: Mapping[str, str],
 ) -> list[Group]:
     """Return what is known of every cell: those asked for, and whatever was finished before with these settings.
 
@@ -336,20 +344,24 @@ def _groups(
         if cell.column not in data:
             continue
         work = _work(request, cell, data)
-        result, failure = result_of(work), failure_of(work)
+        result, failure = result_of(work), failure_of(work) or failed.get(cell.name)
         if cell.name in names or result or failure:
             outcomes.append((cell, result, failure))
     return groups_of(request.table, outcomes)
 
 
 def _data_there(request: Request, column: str) -> dict[str, tuple[Path, Manifest]]:
-    """Return the data set of a column that is not asked for now, if it was drawn before."""
+    """Return the data set of a column that is not asked for now, if it was drawn or is given."""
     from multiobj_data.shards.manifest import MANIFEST, Manifest
 
-    folder = request.out / "data" / request.table.columns[column].data
-    if request.options["data"] or not (folder / MANIFEST).exists():
-        return {}
-    return {column: (folder, Manifest.read(folder))}
+    about = request.table.columns[column]
+    if request.options["data"]:
+        try:
+            return {column: _own(request, about)}
+        except MobjError:  # not there, or another set: nothing of it is asked for
+            return {}
+    folder = request.out / "data" / about.data
+    return {column: (folder, Manifest.read(folder))} if (folder / MANIFEST).exists() else {}
 
 
 def _seeds_there(request: Request) -> list[int]:

@@ -34,12 +34,15 @@ FIGURES = (
 
 GENERATION = (
     "FID by `{features}` features, of {samples:,} samples and as many test images; here real against real, of "
-    "{floor_n:,} each. S-Acc: share of {judged:,} samples that show a stack of blocks that touch, automatically; "
-    "judged: by one segmenter for all models, which was taught the data's own label maps; own: by the model's own "
-    "segmentation, where who segments badly cannot be told from who draws badly. Here the same of test images, and "
-    "of their true label maps. Order: the same kind in the same slot, and who comes before "
+    "{floor_n:,} each. {structure}Order: the same kind in the same slot, and who comes before "
     "whom, in two random test images; 0 by chance, 1 always (`metrics.slots.order`). nELBO with rollout: with SRI's "
     "auxiliary KL, which is no part of the bound."
+)
+STRUCTURE = (
+    "S-Acc: share of {judged:,} samples that show a stack of blocks that touch, automatically; "
+    "judged: by one segmenter for all models, which was taught the data's own label maps; own: by the model's own "
+    "segmentation, where who segments badly cannot be told from who draws badly. Here the same of test images, and "
+    "of their true label maps. "
 )
 _SEED = 0
 _JUDGED = 1000  # samples whose structure is judged
@@ -181,11 +184,12 @@ def generation_sentence(groups: Sequence[Group]) -> str | None:
         return None
     first, floor = found[0], next((each["floor"] for each in found if each["floor"]), None)
     network = first["stamp"]["features"]["network"]
+    judged = max((each.get("judged", 0) for each in found), default=0)
     return GENERATION.format(
         features="domain" if network == "domain" else "inception",
         samples=first["samples"],
         floor_n=floor["n"] if floor else 0,
-        judged=max((each.get("judged", 0) for each in found), default=0),
+        structure=STRUCTURE.format(judged=judged) if judged else "",
     )
 
 

@@ -216,8 +216,10 @@ class Table:
 
     @property
     def stem(self) -> str:
-        """Name, without suffix, of the files that show it."""
-        return "figure" if self.measure == "curves" else "table"
+        """Name, without suffix, of the files that show it: another one than that of the table whose runs it has."""
+        if self.measure == "curves":
+            return "figure"
+        return self.name if self.base else "table"
 
     def columns_of(self, scale: Scale) -> list[str]:
         """Return the columns that are trained at one of its scales."""

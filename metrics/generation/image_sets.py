@@ -10,6 +10,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,7 +107,7 @@ class FolderImages:
         self._folder = folder
         self._shape: tuple[int, ...] | None = None
 
-    @property
+    @cached_property
     def stamp(self) -> dict[str, Any]:
         """``kind``, ``folder`` and a SHA-256 over names and files."""
         digest = hashlib.sha256()

@@ -87,7 +87,7 @@ def structure_of_samples(
         DataError: If an answer has neither masks nor label maps of the images' size.
     """
     expect("images", images, (None, None, None, None), "u")
-    if images.dtype != np.uint8:
+    if not str(images.dtype).endswith("uint8"):  # NumPy's or torch's
         raise ValueError(f"images: expected uint8, got {images.dtype}.")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected 1 or more, got {batch_size}.")

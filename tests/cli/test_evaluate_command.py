@@ -378,6 +378,10 @@ def test_drawn_images_are_compared_with_the_split(mobj, data, here):
     assert mobj("evaluate", *arguments, "--features", features, "--json").out == result.out
     report = here / "house_models-draws-evaluation-test" / "report.html"
     assert "Images that the model draws" in report.read_text()
+    small(mobj, here / "larger", "--canvas", 60)
+    other = mobj("evaluate", *arguments, "--data", here / "larger", "--samples", 4, "--features", features)
+    assert other.code == 2
+    assert "was trained on images of [50, 50, 1], the data have [60, 60, 1]" in other.err
 
 
 def test_a_metric_without_values_shows_a_dash(mobj, here):

@@ -120,6 +120,19 @@ def test_a_cell_that_fails_is_told_and_counted_and_the_others_go_on(mobj, out):
     assert "failed" not in mended.out
 
 
+def test_a_cell_whose_process_dies_counts_as_a_seed_that_failed(mobj, out, monkeypatch):
+    def dies(work, tell):
+        raise RuntimeError("out of memory")
+
+    shutil.rmtree(out / "runs" / "mnist" / "air-exact")
+    monkeypatch.setattr("cli.reproduction.scheduling.run_cell", dies)
+    result = mobj("reproduce", "asr-table2", *RUN, *TWO, "--out", out, "--json")
+    assert result.code == 1
+    air, asr = json.loads(result.out)["rows"]
+    assert (air["seeds"], air["failed"]) == (1, {"0": "RuntimeError: out of memory"})
+    assert asr["failed"] == {}
+
+
 def wait_for(path, process):
     deadline = time.monotonic() + 60
     while not path.exists():

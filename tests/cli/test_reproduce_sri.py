@@ -231,6 +231,10 @@ def test_table_3_takes_the_run_of_table_2(mobj, finished, tmp_path):
     assert (
         row["metrics"]["FID"]["ours"]["mean"] == result_at(finished, "towers", "sri-g")["generation"]["fid"]
     )
+    assert f"table: {out / 'sri-table3'}.md" in mobj("reproduce", "sri-table3", *SMOKE, "--out", out).out
+    assert (out / "table.md").read_text() == (
+        finished / "table.md"
+    ).read_text()  # table 2's own is still there
 
 
 def test_features_are_learnt_once_and_anew_for_other_steps(finished, tmp_path):

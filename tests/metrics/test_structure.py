@@ -505,6 +505,15 @@ def test_answers_that_are_no_segmentation_are_refused(answer, words):
         structure_of_samples(answer, np.zeros((3, 8, 8, 3), np.uint8))
 
 
+def test_tensors_are_judged_as_arrays_are():
+    images = np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3)).astype(np.uint8)
+    of_array, of_tensor = (
+        structure_of_samples(lambda x: np.asarray(x)[..., 0], each)
+        for each in (images, torch.from_numpy(images))
+    )
+    assert of_array.to_json() == of_tensor.to_json()
+
+
 def test_requests_for_samples_that_make_no_sense_are_refused():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match="segment: expected a model"):
