@@ -141,7 +141,11 @@ def probe_slots(
     )
     chosen = _choose(found.factors, factors)
     said = {name: kind for name, kind in (kinds or {}).items() if name in chosen}
-    named = {name: period for name, period in periods.items() if name in chosen and name not in said}
+    named = {
+        name: period
+        for name, period in periods.items()
+        if name in chosen and said.get(name) != "classification"  # classes have no period
+    }
     columns = columns_of(chosen, said, named)
     probed = found.iou >= min_iou
     try:

@@ -207,6 +207,17 @@ def test_true_factors_are_read_off_and_the_ceiling_is_one(scenes):
     json.dumps(result.to_json(), allow_nan=False)
 
 
+def test_a_circle_stays_one_where_its_kind_is_said_too(scenes):
+    result = probe_slots(
+        *(Knows(scenes), cut(scenes)),
+        factors=["turn"],
+        kinds={"turn": "regression"},
+        periods={"turn": 2 * np.pi},
+    )
+    assert result.protocol["periods"] == {"turn": 2 * np.pi}
+    assert result.scores["turn"]["linear"] > 0.98
+
+
 def test_codes_of_noise_score_what_chance_scores(scenes):
     result = probe_slots(Knows(scenes, noise=1e4), cut(scenes), min_pixels=1)
     for name, scores in result.scores.items():
