@@ -51,10 +51,10 @@ class Explanation(NamedTuple):
 
 
 class Inference(NamedTuple):
-    """The first guess and its refinements, and the cost of the layers that the last one stands on."""
+    """The first guess and its refinements, and the layers that these stand on."""
 
     steps: list[Explanation]  # 1 + I
-    below: Tensor  # [B]: with the last step's error and kl, a negative ELBO
+    layers: Layers
 
 
 class EfficientMORL(SegregationModel):
@@ -128,20 +128,16 @@ class EfficientMORL(SegregationModel):
         layers = self.hierarchy(self.encoder(2 * images - 1), layer_noise)
         with torch.enable_grad():
             layers = layers if learning else layers.with_leaf(layer_noise)
-            steps, below = self._steps(images, layers, step_noise, learning)
-        if learning:
-            return Inference(steps, below)
-        return Inference(
-            [Explanation(*(tensor.detach() for tensor in step)) for step in steps], below.detach()
-        )
+            steps = self._steps(images, layers, step_noise, learning)
+        if not learning:
+            steps = [Explanation(*(tensor.detach() for tensor in step)) for step in steps]
+        return Inference(steps, layers)
 
-    def _steps(
-        self, images: Tensor, layers: Layers, noise: Tensor, learning: bool
-    ) -> tuple[list[Explanation], Tensor]:
+    def _steps(self, images: Tensor, layers: Layers, noise: Tensor, learning: bool) -> list[Explanation]:
         refinements = noise.shape[1]
-        kls = self.priors.kl(layers)  # [B, L]
         prior = self.priors.of_refined(layers)
-        parameters, z, kl, state = layers.parameters[-1], layers.z[-1], kls.sum(1), None
+        kl = self.priors.kl(layers).sum(1)
+        parameters, z, state = layers.parameters[-1], layers.z[-1], None
         steps: list[Explanation] = []
         for i in range(refinements + 1):
             if i:
@@ -150,8 +146,7 @@ class EfficientMORL(SegregationModel):
                 kl = self._kl(parameters, prior)
             decoded = self.decode(images, z, learning, wanted=learning or i < refinements)
             steps.append(Explanation(parameters, z, *decoded, kl))
-        # Refined slots stand on the second layer if that gives their prior, else on nothing.
-        return steps, kls[:, 1:].sum(1) if prior is not None and refinements else torch.zeros_like(kl)
+        return steps
 
     def refine(self, step: Explanation, state: Tensor | None, learning: bool) -> tuple[Tensor, Tensor]:
         """Return better parameters ``[B, K, 2 D]`` than those of ``step``, and the refinement's next state.
@@ -185,17 +180,21 @@ class EfficientMORL(SegregationModel):
             Colours, log masks, and the error ``[B]``, which alone has gradients.
         """
 
-        def paint(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            colours, log_masks = masked(self.decoder(z))
+        def explain(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            colours, log_masks = self.paint(z)
             return -self.likelihood(images, colours, log_masks), colours, log_masks
 
         if wanted:
             learnt = [p for p in self.decoder.parameters() if p.requires_grad] if learning else []
-            error, colours, log_masks = differentiated(paint, z, learnt)
+            error, colours, log_masks = differentiated(explain, z, learnt)
         else:
             with torch.no_grad():
-                error, colours, log_masks = paint(z)
+                error, colours, log_masks = explain(z)
         return colours, log_masks, error
+
+    def paint(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return colours ``[B, K, C, H, W]`` and log masks ``[B, K, 1, H, W]`` of ``z [B, K, D]``."""
+        return masked(self.decoder(z))
 
     def _kl(self, parameters: Tensor, prior: Independent | None) -> Tensor:
         q = softplus_normal(parameters)
@@ -268,18 +267,28 @@ class EfficientMORL(SegregationModel):
     # --- answering ------------------------------------------------------------------------------------
 
     def predict_batch(self, images: Tensor) -> Prediction:
-        """Answer with one sample of the (refined) posterior, keyed by the image; the ELBO is that of the sample."""
+        """Answer with the mean of the (refined) posterior; the ELBO is that of one sample, keyed by the image."""
         parts = [self._answer(part) for part in images.split(ANSWER_CHUNK)]
         colours, log_masks, means, bound = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return slot_prediction(colours, log_masks, means, bound, f"elbo; {self.density.facts}")
 
     def _answer(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.as_float(images)
-        steps, below = self.infer(x, self.fixed_noise(images))
-        last = steps[-1]
+        inferred = self.infer(x, self.fixed_noise(images))
+        last = inferred.steps[-1]
         log_likelihood = self.density(x, last.colours, last.log_masks)
         mean, _ = last.parameters.chunk(2, dim=-1)
-        return last.colours, last.log_masks, mean, log_likelihood - last.kl - below
+        return *self.paint(mean), mean, log_likelihood - self._cost(inferred)
+
+    def _cost(self, inferred: Inference) -> Tensor:
+        """Return what the latents of the last step cost, and those that they stand on: ``[B]`` in nats."""
+        steps, layers = inferred
+        costs = self.priors.cost(layers)
+        if len(steps) == 1:
+            return costs.sum(1)
+        # Refined slots stand on the second layer if that gives their prior, else on nothing.
+        stand = self.priors.of_refined(layers) is not None
+        return steps[-1].kl + costs[:, 1:].sum(1) if stand else steps[-1].kl
 
     def _draw_slots(
         self, n: int, generator: torch.Generator, slots: int | None, temperature: float, scene: Tensor | None
@@ -290,7 +299,7 @@ class EfficientMORL(SegregationModel):
         chained = self.config.prior == ("reversed++" if refined else "bottom-up")
         links = self.config.layers - 1 if chained else 0
         noise = temperature * self._normal(n, links - self.config.layers, generator, slots)
-        return in_parts(lambda z: masked(self.decoder(z)), self.priors.sample(noise, links))
+        return in_parts(self.paint, self.priors.sample(noise, links))
 
     def _normal(self, n: int, more: int, generator: torch.Generator, slots: int | None = None) -> Tensor:
         """Return standard normal noise ``[n, 1 + L + more, K, D]``."""

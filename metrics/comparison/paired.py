@@ -12,7 +12,7 @@ import numpy as np
 from metrics.comparison.recorded import Group, Recorded, group_runs
 from metrics.comparison.resampling import Resampling, interval_of
 from metrics.evaluation.result import strict
-from metrics.evaluation.stamp import differences, same_scenes, sentence
+from metrics.evaluation.stamp import differences, same_scenes, sentence, unsaid
 from multiobj_data.errors import UsageError, did_you_mean
 
 COMPARISON_SCHEMA = 1
@@ -87,6 +87,7 @@ class Comparison:
         images: How many scenes were scored.
         baseline_images: On how many of them baselines were.
         unequal: What differs between the protocols, if that was let pass.
+        unsaid: Facts of likelihoods that some runs state and others do not: these may differ, too.
         stamp: SHA-256 that all runs share; ``None`` if their stamps are not the same in every respect.
     """
 
@@ -98,6 +99,7 @@ class Comparison:
     images: int
     baseline_images: int | None
     unequal: tuple[str, ...]
+    unsaid: tuple[str, ...]
     stamp: str | None
 
     def to_json(self) -> dict[str, Any]:
@@ -157,6 +159,7 @@ def compare(
         images=max(len(run.columns["index"]) for run in runs),
         baseline_images=baselines.get("images"),
         unequal=tuple(unequal),
+        unsaid=tuple(unsaid(stamps, names)),
         stamp=whole.pop() if len(whole) == 1 else None,
     )
 

@@ -143,6 +143,10 @@ def legend(comparison: Comparison, mark: str) -> list[str]:
     images = comparison.baseline_images
     if images is not None and any(row.baselines for row in comparison.rows):
         lines.append(f"Baselines that need no training: on the first {images:,} images.")
+    if comparison.unsaid:
+        lines.append(
+            f"Not every run says of its likelihood: {', '.join(comparison.unsaid)}; these may differ."
+        )
     if comparison.unequal:
         lines.append(f"NOT SCORED ALIKE (--force): {'; '.join(comparison.unequal)}.")
     elif comparison.stamp:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from metrics.comparability import require_comparable
+from metrics.comparability import LikelihoodKind, require_comparable
 from metrics.segmentation.conventions import DEFAULT
 from metrics.table import PRESENT, MetricSpec
 from multiobj_data.errors import UsageError, shortened
@@ -127,6 +127,16 @@ def differences(stamps: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> 
     return [_phrase(path, flat) for path in telling or unequal]
 
 
+def unsaid(stamps: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[str]:
+    """Return the facts of likelihoods that some runs state and others do not, if one is compared at all."""
+    kinds = {facts["likelihood_kind"] for facts in stamps} - {None}
+    if len(kinds) < 2 or not _likelihood_asked(stamps, metrics) or _kinds_differ(stamps, metrics):
+        return []  # one kind, whatever its own facts are; or kinds that are known to differ
+    known = [LikelihoodKind.parse(kind).facts() for kind in kinds]
+    names = list(dict.fromkeys(name for facts in known for name in facts))
+    return [name for name in names if 0 < sum(facts[name] is None for facts in known) < len(known)]
+
+
 def same_scenes(stamps: Sequence[Mapping[str, Any]]) -> bool:
     """Tell whether scenes of equal index are the same: equal bytes, or parts of one split."""
     content = {stamp_hash(facts["scenes"]) for facts in stamps}
@@ -141,15 +151,20 @@ def sentence(unequal: Sequence[str]) -> str:
 
 
 def _kinds_differ(stamps: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> bool:
-    asked = any(facts["metrics"].get(name, {}).get("likelihood") for facts in stamps for name in metrics)
     kinds = {facts["likelihood_kind"] for facts in stamps} - {None}
     if len(kinds) < 2:
         return False
     try:
-        require_comparable({kind: kind for kind in sorted(kinds)} if asked else {})
+        require_comparable(
+            {kind: kind for kind in sorted(kinds)} if _likelihood_asked(stamps, metrics) else {}
+        )
     except UsageError:
         return True
     return False
+
+
+def _likelihood_asked(stamps: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> bool:
+    return any(facts["metrics"].get(name, {}).get("likelihood") for facts in stamps for name in metrics)
 
 
 def _flattened(facts: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, str]:

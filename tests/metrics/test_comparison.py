@@ -237,6 +237,22 @@ def test_kinds_of_likelihood_are_not_mixed(pair):
     assert [row.metric for row in compare(runs, metrics=["m"]).rows] == ["m"]
 
 
+def test_what_only_some_runs_say_of_their_likelihood_is_remarked(pair):
+    said = "elbo; space=density; normalised=true; pixel_range=1"
+    runs = [
+        recorded(name, {"log_likelihood_nats": values, "m": values}, kind=kind)
+        for name, kind, values in zip("ab", (said, "elbo"), pair, strict=True)
+    ]
+    found = compare(runs, by_seed=False)
+    assert found.unsaid == ("space", "normalised", "pixel_range")
+    assert "Not every run says of its likelihood: space, normalised, pixel_range" in " ".join(
+        legend(found, "*")
+    )
+    assert compare(runs, metrics=["m"], by_seed=False).unsaid == ()
+    alike = recorded("other", {"log_likelihood_nats": pair[0], "m": pair[0]}, kind=said)
+    assert compare([runs[0], alike], by_seed=False).unsaid == ()
+
+
 def test_an_unknown_metric_and_level_are_refused(pair):
     runs = [recorded(name, {"mine": values}) for name, values in zip("ab", pair, strict=True)]
     with pytest.raises(UsageError, match="no run has a metric 'mime'. Did you mean 'mine'"):

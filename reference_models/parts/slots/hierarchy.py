@@ -174,6 +174,22 @@ class SlotPriors(nn.Module):
             each.append(kl.sum(1))
         return torch.stack(each, dim=1)
 
+    def cost(self, layers: Layers) -> Tensor:
+        """Return what each layer costs in a bound on the evidence, in nats, summed over slots: ``[B, L]``.
+
+        A prior that looks at the *next* layer's sample, which was drawn after this one's, moves with what it is
+        compared with: there `kl`, which training takes as the code does, is no part of a bound, and log q - log p at
+        the samples is.
+        """
+        kls = self.kl(layers)
+        if self.kind == "bottom-up":
+            return kls
+        ratios = []
+        for z, parameters, above in zip(layers.z[:-1], layers.parameters[:-1], layers.z[1:], strict=True):
+            ratio = softplus_normal(parameters).log_prob(z) - self.given(above).log_prob(z)
+            ratios.append(ratio.sum(1))
+        return torch.stack([*ratios, kls[:, -1]], dim=1)
+
     def given(self, neighbour: Tensor) -> Independent:
         """Return the prior of a layer's latents given its neighbour's, ``[B, K, D]``."""
         assert self.link is not None

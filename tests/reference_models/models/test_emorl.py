@@ -15,8 +15,16 @@ from multiobj_data.errors import UsageError
 from reference_models.checks import check_model
 from reference_models.emorl import EfficientMORL
 from reference_models.parts.slots.dual_gru import DualGRU
-from reference_models.parts.slots.hierarchy import PriorKind, SlotHierarchy, SlotPriors, attend
+from reference_models.parts.slots.hierarchy import (
+    Layers,
+    PriorKind,
+    SlotHierarchy,
+    SlotPriors,
+    attend,
+    sample_slots,
+)
 from reference_models.parts.slots.pixel_broadcast import PixelBroadcastDecoder, convolve_constant
+from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.refinement import Refinement
 from reference_models.sri import SRI
 from reference_models.together import train_together
@@ -343,21 +351,63 @@ def test_answer_is_a_bound_with_every_layer_that_it_stands_on() -> None:
     last = emorl.infer(x, noise).steps[-1]
     assert emorl.priors.link is not None
     above = [*(emorl.priors.link(z) for z in layers.z[1:]), None]
-    kl = torch.zeros(3, dtype=torch.float64)
-    for parameters, given in zip([last.parameters, *layers.parameters[1:]], above, strict=True):
+    cost = torch.zeros(3, dtype=torch.float64)
+    for layer, parameters in enumerate([last.parameters, *layers.parameters[1:]]):
         mean, raw = parameters.chunk(2, dim=-1)
-        mean_p, raw_p = (torch.zeros_like(mean), None) if given is None else given.chunk(2, dim=-1)
-        sd_p = torch.ones_like(mean) if raw_p is None else scale(raw_p)
-        kl = kl + kl_divergence(Normal(mean, scale(raw)), Normal(mean_p, sd_p)).sum((1, 2))
+        q, raw_p = Normal(mean, scale(raw)), above[layer]
+        p = (
+            Normal(torch.zeros_like(mean), 1)
+            if raw_p is None
+            else Normal(raw_p.chunk(2, -1)[0], scale(raw_p.chunk(2, -1)[1]))
+        )
+        z = layers.z[layer]  # layer 1's prior was drawn after it, and knows it
+        each = q.log_prob(z) - p.log_prob(z) if layer == 1 else kl_divergence(q, p)
+        cost = cost + each.sum((1, 2))
     canvas = (last.colours * last.log_masks.exp()).sum(1)
     density = Normal(canvas, 0.1).log_prob(x).sum((1, 2, 3))
     prediction = emorl.predict(images())
-    torch.testing.assert_close(prediction.log_likelihood, (density - kl).detach())
+    torch.testing.assert_close(prediction.log_likelihood, (density - cost).detach())
     assert (
         prediction.likelihood_kind
         == "elbo; space=density; normalised=true; sd=0.1; mixture=none; pixel_range=1"
     )
     torch.testing.assert_close(prediction.masks.sum(1), torch.ones(3, 10, 12, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["reversed++", "bottom-up"])
+def test_what_layers_cost_is_log_q_minus_log_p_on_average(kind: PriorKind) -> None:
+    """Also where the prior looks at a sample drawn later, whose analytic KL has another mean."""
+    priors = SlotPriors(2, 4, kind, 2).double()
+    priors.link = nn.Linear(2, 4).double()  # z -> means, then raw scales
+    with torch.no_grad():
+        priors.link.weight.copy_(torch.cat([-0.9 * torch.eye(2), torch.zeros(2, 2)]))
+        priors.link.bias.zero_()
+        spread = torch.zeros(50_000, 1, 2, dtype=torch.float64)
+        one = sample_slots(first := torch.cat([spread, spread], dim=-1), normal(50_000, 1, 2))
+        two = sample_slots(second := torch.cat([0.5 * one, spread], dim=-1), normal(50_000, 1, 2, seed=1))
+        layers = Layers([first, second], [one, two])
+        neighbours = [priors.given(two), None] if kind == "reversed++" else [None, priors.given(one)]
+        true = torch.zeros(50_000, dtype=torch.float64)
+        for z, parameters, p in zip(layers.z, layers.parameters, neighbours, strict=True):
+            log_p = Normal(0.0, 1.0).log_prob(z).sum(-1) if p is None else p.log_prob(z)
+            true += (softplus_normal(parameters).log_prob(z) - log_p).sum(1)
+        apart = {
+            name: true - each.sum(1)
+            for name, each in (("cost", priors.cost(layers)), ("kl", priors.kl(layers)))
+        }
+    errors = {name: float(each.std()) / 50_000**0.5 for name, each in apart.items()}
+    assert abs(float(apart["cost"].mean())) < 4 * errors["cost"]
+    looks_ahead = kind == "reversed++"
+    assert (abs(float(apart["kl"].mean())) > 20 * errors["kl"]) == looks_ahead
+
+
+def test_pictures_are_those_of_the_codes_that_are_answered() -> None:
+    emorl = model()
+    prediction = emorl.predict(images())
+    with torch.no_grad():
+        colours, log_masks = emorl.paint(prediction.slots.double())
+    torch.testing.assert_close(prediction.masks, log_masks.exp()[:, :, 0])
+    assert colours.shape == (3, 3, 3, 10, 12)
 
 
 def test_answers_are_alike_for_many_images_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
