@@ -266,6 +266,10 @@ class AIRConfig(ModelConfig):
         parsed = dict(parse_constraint(text) for text in self.constraints)
         if len(parsed) < len(self.constraints):
             raise UsageError(f"air: constraints: {', '.join(self.constraints)} names one twice.")
+        if "size" in parsed and self.size_range is None:
+            raise UsageError(
+                "air: constraint size needs size_range, the least and largest side in pixels, e.g. 11,15."
+            )
         return StructuralRegulariser(
             {name: (plugins.resolve("constraints", name), weight) for name, weight in parsed.items()},
             self.allowed_counts,

@@ -179,7 +179,8 @@ class GenesisV2(SegregationModel):
 
     def _kl_slots(self, q: Independent, z: Tensor, scene: Tensor | None) -> Tensor:
         p = None if self.prior is None else self.prior(z, scene)
-        if self.config.analytic_kl:
+        # The scene variable is drawn after z, of which it knows: then the analytic KL has another mean.
+        if self.config.analytic_kl and scene is None:
             each = kl_to_standard_normal(q) if p is None else kl_divergence(q, p)
         else:
             each = q.log_prob(z) - (standard_normal_log_density(z) if p is None else p.log_prob(z))

@@ -1,7 +1,7 @@
 """What all slot VAEs are: models of images as K slots, each a code that paints colours and a mask.
 
 Some can be the first stage of SRI: GENESIS-v2, EfficientMORL and the Slot Attention VAE, models by themselves. As a
-first stage their slots are independent a priori, N(0, I).
+first stage their slots are independent a priori: N(0, I), or EfficientMORL's hierarchy.
 
 Letters: B images, K slots, H W C pixels.
 """
@@ -110,8 +110,8 @@ class Segregated:
 class SegregationModel(SlotVAE, ABC):
     """A slot VAE that can be SRI's first stage ("segregate").
 
-    It is built with an independent prior where ``config.independent_prior`` is true (SRI, A.4.1). Its state that
-    is not learnt by gradient changes in `after_step`, which SRI calls with the means of `Segregated.loss`'s terms.
+    Of those that can have an autoregressive prior, ``config.independent_prior`` leaves it out (SRI, A.4.1). Its state
+    that is not learnt by gradient changes in `after_step`, which SRI calls with the means of `Segregated.loss`'s terms.
 
     Attributes:
         slot_size: D.

@@ -124,7 +124,8 @@ class AutoregressiveConfig(SlotVAEConfig):
         scene_variable: Whether one variable of the whole scene stands above the slots.
         scene_size: Its size.
         scene_layers: Layers of attention of the encoder that infers it.
-        analytic_kl: KLs exact given the slots before, or estimated from their samples.
+        analytic_kl: KLs exact given the slots before, or estimated from their samples; under a scene variable those of
+            slots (GENESIS: of masks) are estimated in any case.
         first_mean_gain: Factor of the first weights of the posteriors' means.
         first_sd: The posteriors' first standard deviation; none: about 1.
     """

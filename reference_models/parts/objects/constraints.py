@@ -104,7 +104,11 @@ def inside(layout: Layout) -> Tensor:
 
 def size(layout: Layout) -> Tensor:
     """By how many pixels sides leave their range (F6)."""
-    low, high = layout.size_range or (0.0, math.inf)
+    if layout.size_range is None:
+        raise UsageError(
+            "constraint size: expected a size_range, least and largest side in pixels, got none."
+        )
+    low, high = layout.size_range
     return layout.over_objects((low - layout.side).relu() + (layout.side - high).relu())
 
 

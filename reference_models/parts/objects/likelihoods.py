@@ -1,6 +1,6 @@
 """Likelihoods of an image given a canvas, in nats.
 
-Both are densities over grey values that the literature uses side by side; their figures cannot be compared.
+The literature uses a density over grey values and a cross-entropy side by side; their figures cannot be compared.
 """
 
 from __future__ import annotations

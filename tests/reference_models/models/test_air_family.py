@@ -184,6 +184,7 @@ def test_a_constraint_of_ones_own(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         ({"constraints": "overlop*1"}, "Did you mean 'overlap'"),
         ({"allowed_counts": "1,9"}, r"9 is not in 0\.\.3"),
         ({"size_range": "9,3"}, "expected 0 <= low <= high"),
+        ({"constraints": "size*20"}, "constraint size needs size_range"),
         ({"count_prior": "autoregressive"}, "needs prior autoregressive"),
         ({"count_prior": "categorical", "count_weights": "0,0"}, "not all 0"),
         ({"estimator": "vimco", "particles": "1"}, "at least 2 particles"),

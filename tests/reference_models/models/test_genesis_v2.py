@@ -84,6 +84,9 @@ def test_analytic_kl_is_what_samples_of_it_come_to(scene: bool, independent: boo
     noise = torch.randn(n, 8, dtype=torch.float64, generator=rng(3)) if scene else None
     with torch.no_grad():
         difference = sampled.kls(q, z, noise)["kl_slot"] - analytic.kls(q, z, noise)["kl_slot"]
+    if scene:  # drawn after the slots, of which it knows: analytic KLs would have another mean
+        assert not difference.any()
+        return
     assert difference.std() > 0.1
     assert abs(difference.mean()) < 4 * difference.std() / n**0.5
 

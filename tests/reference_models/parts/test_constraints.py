@@ -64,7 +64,8 @@ def test_inside_counts_pixels_beyond_each_edge(box: tuple[float, float, float], 
 def test_sizes_have_a_range_and_a_tolerance() -> None:
     boxes = [(10, 10, 8), (30, 10, 14), (30, 30, 20)]
     assert value(constraints.size, boxes, size_range=(10, 16)) == pytest.approx(2 + 4)
-    assert value(constraints.size, boxes) == 0
+    with pytest.raises(UsageError, match="constraint size: expected a size_range"):
+        value(constraints.size, boxes)
     assert value(constraints.same_size, boxes, size_tolerance=5) == pytest.approx(2 * (1 + 7 + 1))
     assert value(constraints.same_size, boxes, [1, 1, 0], size_tolerance=5) == pytest.approx(2 * 1)
 
