@@ -84,7 +84,13 @@ def test_frames_are_what_the_scene_decodes_to(sri):
     [
         ("sri", {}, True, True),
         ("sri", {"scene_variable": False}, False, True),
-        ("sri-sa", {"first_gain": 3.0}, True, True),  # so that a scene changes what is drawn
+        (
+            "sri",
+            {"first_gain": 3.0, "segregation": "slot-attention"},
+            True,
+            True,
+        ),  # a scene changes what is drawn
+        ("sri-sa", {}, True, False),
         ("genesis-v2", {}, False, False),
         ("genesis-v2", {"scene_variable": True, "scene_size": 8}, True, False),
         ("genesis", {"scene_variable": True, "scene_size": 8, "strides": "1,2,1,2,1"}, True, False),

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from torch.distributions import Independent
 from torch.nn.functional import linear
 
-from reference_models.parts.nets import inverse_softplus, output_layer
+from reference_models.parts.nets import mlp, output_layer
 from reference_models.parts.precision import full_precision
 from reference_models.parts.slots.broadcast import coordinates
 from reference_models.parts.slots.colouring import InstanceColouring, Kernel
 from reference_models.parts.slots.posterior import begin_surely, posterior_normal, raw_posterior_scale
-from reference_models.parts.slots.prior import softplus_normal
 from reference_models.parts.slots.slot_attention import First, SlotAttention
 from reference_models.parts.slots.unet import UNet, normalised_conv
 
@@ -129,9 +128,7 @@ class ColouringEncoder(SlotEncoder):
 
 
 class AttentionEncoder(SlotEncoder):
-    """Slot Attention on the same features, and a linear layer to mean and variance (SRI, sec. 5.2).
-
-    Differs from the paper, which does not name the network below the attention: it is GENESIS-v2's U-Net.
+    """Slot Attention on GENESIS-v2's U-Net, whose features are told their places (SRI, sec. 5.2, and its code).
 
     Args:
         image_shape: ``(H, W, C)``.
@@ -155,17 +152,14 @@ class AttentionEncoder(SlotEncoder):
         self.slot_size = slot_size
         self.unet = UNet(image_shape[2], *image_shape[:2], width)
         self.place = nn.Conv2d(2, width, 1)
-        self.mix = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width)
-        )
         self.attention = SlotAttention(width, slot_size, slots, first, rounds)
-        self.head = nn.Linear(slot_size, 2 * slot_size)
+        self.head = nn.Sequential(nn.LayerNorm(slot_size), *mlp(slot_size, [2 * slot_size], 2 * slot_size))
 
     def forward(self, images: Tensor, noise: Tensor, slots: int) -> tuple[Independent, Tensor]:
         """See `SlotEncoder`."""
         height, width = images.shape[-2:]
         seen = self.unet(images) + self.place(coordinates(height, width, images)[None])
-        found, log_masks = self.attention(self.mix(seen.flatten(2).mT), noise)
+        found, log_masks = self.attention(seen.flatten(2).mT, noise)
         return self.read(found), log_masks.unflatten(-1, (height, width))
 
     def noise_form(self, slots: int) -> tuple[Any, tuple[int, ...]]:
@@ -175,13 +169,13 @@ class AttentionEncoder(SlotEncoder):
     @property
     def output(self) -> nn.Linear:
         """See `SlotEncoder`."""
-        return self.head
+        return output_layer(self.head)
 
     def raw_scale(self, sd: float) -> float:
         """See `SlotEncoder`."""
-        return inverse_softplus(sd**2)
+        return raw_posterior_scale(sd)
 
     @full_precision
     def read(self, found: Tensor) -> Independent:
         """Return the posterior of slots ``found [B, K, D]``."""
-        return softplus_normal(self.head(found))
+        return posterior_normal(self.head(found))

@@ -30,8 +30,11 @@ class SlotAttention(nn.Module):
         rows = slots if first == "per-slot" else 1
         self.first_loc = nn.Parameter(torch.empty(rows, size))
         self.first_log_scale = nn.Parameter(torch.empty(rows, size))
-        nn.init.xavier_uniform_(self.first_loc)
-        nn.init.xavier_uniform_(self.first_log_scale)
+        for start in (self.first_loc, self.first_log_scale):
+            if first == "per-slot":
+                nn.init.kaiming_uniform_(start[None])  # SRI code: of [1, K, D], a fan of K D
+            else:
+                nn.init.xavier_uniform_(start)
         self.norm_features = nn.LayerNorm(features)
         self.norm_slots = nn.LayerNorm(size)
         self.norm_update = nn.LayerNorm(size)
