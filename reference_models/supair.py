@@ -102,10 +102,13 @@ class SuPAIR(SceneModel):
             images: Float ``[B, C, H, W]`` in [0, 1].
             noise: Standard normal ``[B, K, 4]``; zeros give the means.
         """
-        c = self.config
-        margin = c.margin * max(0.0, 1 - self.training_step / c.margin_steps) if self.training else 0.0
-        posterior: Posterior = self.guide(images, noise, margin)
+        posterior: Posterior = self.guide(images, noise, self._margin())
         return posterior
+
+    @torch.compiler.disable  # the step is another number each time, for which all would be compiled anew
+    def _margin(self) -> float:
+        c = self.config
+        return c.margin * max(0.0, 1 - self.training_step / c.margin_steps) if self.training else 0.0
 
     def present(self, q: Posterior, scores: Scores) -> Tensor:
         """Return log p(set | x, z_where) of which objects are there, or log q(N | x) of the guide: ``[B, S]``."""
