@@ -31,7 +31,8 @@ class SRIConfig(SlotVAEConfig):
     """Settings of `SRI`; those that its first stage has too, by the same name, are the stage's as well.
 
     Attributes:
-        width: Channels of encoder and decoder.
+        width: Channels of encoder and decoder; EfficientMORL as first stage has ``encoder_channels`` and
+            ``decoder_channels`` instead, among the `segregation_settings`.
         segregation: The first stage.
         segregation_settings: ``name=value`` of the first stage alone, over those shared with it.
         scene_variable: Whether a variable of the whole scene stands above the slots; false: ablation a.
