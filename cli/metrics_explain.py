@@ -107,11 +107,6 @@ def _show(about: dict[str, Any], found: Explanation, as_json: bool) -> None:
                 click.echo(f"  {reason}")
     if not any(line.reasons for line in found.lines):
         click.echo("\nAll conventions agree.")
-    click.echo("\nWhere each is from, and which true labels it scores as foreground by itself:\n")
-    emit_table(
-        [(each.name, each.source, each.foreground) for each in CONVENTIONS.values()],
-        ("", "from", "foreground"),
-    )
 
 
 def _show_cases(cases: Any, as_json: bool, *, scored: bool) -> None:
@@ -142,3 +137,8 @@ def _show_cases(cases: Any, as_json: bool, *, scored: bool) -> None:
     click.echo("ARI-FG of built-in examples; --case NAME shows all metrics, and why.\n")
     emit_table(table, ("case", *CONVENTIONS, ""))
     click.echo("\nNaN: skipped, and counted as skipped.")
+    click.echo("\nWhere each is from, and which true labels it scores as foreground by itself:\n")
+    emit_table(
+        [(each.name, each.source, each.foreground) for each in CONVENTIONS.values()],
+        ("", "from", "foreground"),
+    )

@@ -28,6 +28,7 @@ def test_all_cases_under_all_conventions(mobj):
         assert any(line.startswith(f"{name} ") for line in result.out.splitlines())
     (row,) = (line.split() for line in result.out.splitlines() if line.startswith("empty-split"))
     assert row[1:9] == ["NaN", "NaN", "1", "1", "1", "0", "0", "1"]
+    assert "EfficientMORL, lib/metrics.py" in result.out  # where each convention is from
     document = json.loads(mobj("metrics", "explain", "--json").out)
     assert document["schema_version"] == 1
     assert document["cases"]["empty-split"]["metrics"]["ari_fg"]["values"]["mobj"] is None
