@@ -25,7 +25,7 @@ from multiobj_data.generation.running import generate
 from multiobj_data.randomness import BLOCK
 from multiobj_data.scenes import Scenes
 from multiobj_data.shards.hdf5 import ImageLayout, open_shard, read_scenes
-from multiobj_data.shards.manifest import CONVERTED, Manifest
+from multiobj_data.shards.manifest import CONVERTED, MANIFEST, Manifest
 
 Indices = Sequence[int] | np.ndarray
 
@@ -299,8 +299,10 @@ def find_split(
 
 def _why_not(folder: Path, manifest: Manifest) -> str | None:
     """Say why a folder cannot serve as the data set of a manifest; ``None`` if it can."""
+    if not (folder / MANIFEST).exists():
+        return f"the data set at {folder} is gone"
     try:
         there = Manifest.read(folder)
-    except DataError:
-        return f"the data set at {folder} is gone"
+    except DataError as error:  # damaged, or newer than this toolkit
+        return str(error).rstrip(".")
     return None if there.identity == manifest.identity else f"{folder} now holds another data set"

@@ -3,7 +3,7 @@
 An HDF5 file, schema 1: ``index [N]`` holds the scenes' indices, in any order, and any of ``presence``,
 ``count``, ``masks``, ``boxes``, ``reconstruction``, ``log_likelihood`` and ``slots`` holds the answers, row by
 row, as `Prediction` has them. Attributes: ``schema`` = 1, optional ``background_slots`` and, with ``log_likelihood``,
-``likelihood_kind``. h5py is imported late.
+``likelihood_kind``.
 """
 
 from __future__ import annotations

@@ -287,7 +287,8 @@ def plan_of(manifest: Manifest, **not_recorded: Any) -> Plan:
         if plan.sources.get(name) != sha:
             raise DataError(
                 f"source {name} differs: the data set was made from SHA-256 {sha[:12]}..., here is "
-                f"{plan.sources.get(name, 'none')[:12]}...; give the original with --digits-root."
+                f"{plan.sources.get(name, 'none')[:12]}...; give the original (digits: --digits-root; dSprites: "
+                "MOBJ_DSPRITES_FILE)."
             )
     return plan
 

@@ -11,13 +11,13 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from multiobj_data.errors import DataError, MobjError, UsageError, shortened
-from multiobj_data.files import explain_os_errors
+from multiobj_data.files import explain_os_errors, write_atomically
 from multiobj_data.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -44,8 +44,16 @@ def default_cache() -> Path:
     return Path(pooch.os_cache("mobj")) / "public"
 
 
-def fetch(address: str, folder: Path, on_bytes: OnBytes = lambda name, done, total: None) -> Path:
+def fetch(
+    address: str,
+    folder: Path,
+    on_bytes: OnBytes = lambda name, done, total: None,
+    mirrors: Sequence[str] = (),
+) -> Path:
     """Return the file at an address, downloaded into ``folder`` unless it is there.
+
+    ``NAME.from`` keeps its address. A file of this name that came from another address, which is none of the
+    ``mirrors``, is refused; one that was put there without a download is taken.
 
     What came of it is kept in ``NAME.part``; the next call asks for the rest, unless the file at the address is no
     longer the same (its ETag says so). The length is compared with the server's, and so is the MD5 where the server
@@ -54,7 +62,7 @@ def fetch(address: str, folder: Path, on_bytes: OnBytes = lambda name, done, tot
     Raises:
         DataError: If the file is not to be had, the server answers with a web page, the MD5 differs, or the connection
             breaks again and again.
-        UsageError: If the address names no file.
+        UsageError: If the address names no file, or a file of its name came from another address.
         MobjError: If another run downloads it, or there is no room.
     """
     from filelock import FileLock, Timeout
@@ -64,6 +72,7 @@ def fetch(address: str, folder: Path, on_bytes: OnBytes = lambda name, done, tot
         raise UsageError(f"{address}: expected the address of a file, or of a folder ending in '/'.")
     path = folder / name
     if path.is_file():
+        _refuse_other_origin(path, {address, *mirrors})
         return path
     with explain_os_errors(path, f"choose another --downloads folder, or get {address} yourself."):
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +80,7 @@ def fetch(address: str, folder: Path, on_bytes: OnBytes = lambda name, done, tot
             with FileLock(f"{path}.lock", timeout=0):
                 if not path.is_file():
                     _complete(address, path, on_bytes)
+                    write_atomically(_origin(path), f"{address}\n".encode())
         except Timeout as error:
             raise MobjError(
                 f"another mobj run is downloading {path.name} into {folder}; wait for it."
@@ -90,12 +100,27 @@ def fetch_any(
     """
     for number, address in enumerate(addresses, 1):
         try:
-            return fetch(address, folder, on_bytes)
+            return fetch(address, folder, on_bytes, addresses)
         except DataError as error:
             if number == len(addresses):
                 raise
             logger.warning("%s Trying %s.", error, addresses[number])
     raise UsageError("expected at least one address, got none.")
+
+
+def _origin(path: Path) -> Path:
+    return path.with_name(f"{path.name}.from")
+
+
+def _refuse_other_origin(path: Path, addresses: Collection[str]) -> None:
+    try:
+        origin = _origin(path).read_text(encoding="utf-8").strip()
+    except OSError:  # put there by hand
+        return
+    if origin not in addresses:
+        raise UsageError(
+            f"{path} came from {origin}, not from {min(addresses)}; remove it, or choose another --downloads folder."
+        )
 
 
 def _complete(address: str, path: Path, on_bytes: OnBytes) -> None:

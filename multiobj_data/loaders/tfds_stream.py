@@ -194,7 +194,13 @@ def _raw(image: np.ndarray, labels: np.ndarray, record: Mapping[str, Any], name:
     entities = background + max(shown, rows, count)
     padded = {}
     for key, values in tables.items():
-        padded[key] = np.zeros((entities, *values.shape[1:]), values.dtype)  # background has none
+        if values.dtype.kind in "ub":  # so that -1 can say that there is none, as of the background
+            signed = np.promote_types(values.dtype, np.int16)
+            values = values.astype(
+                signed if signed.kind == "i" else np.int64
+            )  # no type has all of uint64 and -1
+        missing = np.nan if values.dtype.kind == "f" else -1
+        padded[key] = np.full((entities, *values.shape[1:]), missing, values.dtype)
         padded[key][background : background + len(values)] = values
     there = np.arange(entities) < background + count
     return Raw(image, labels, entities, background, there, padded, name=name, index=index)

@@ -19,7 +19,7 @@ from multiobj_data.generation.running import generate
 from multiobj_data.generation.verification import differences
 from multiobj_data.loading import GeneratedScenes, batches, find_split, open_dataset
 from multiobj_data.scenes import Scenes
-from multiobj_data.shards.manifest import Manifest, ShardRecord
+from multiobj_data.shards.manifest import MANIFEST, Manifest, ShardRecord
 from multiobj_data.sheet import box_overlaps, contact_sheet, sheet_of
 from multiobj_data.tensors.datasets import SceneDataset, SceneStream, stack
 
@@ -179,6 +179,19 @@ def test_a_stream_can_start_anywhere(small_plan):
     first = list(itertools.islice(stream, 300))
     drawn = GeneratedScenes(small_plan, "train").scenes(np.arange(300, 600))
     assert np.array_equal(np.stack([item["image"] for item in first]), drawn.image)
+
+
+def test_a_damaged_manifest_is_not_called_gone(small_dataset, tmp_path):
+    reference = open_dataset(small_dataset, "train").reference
+    folder = tmp_path / "damaged"
+    shutil.copytree(small_dataset, folder)
+    text = (folder / MANIFEST).read_text()
+    (folder / MANIFEST).write_text(text[: len(text) // 2])
+    told = []
+    with find_split({**reference, "folder": str(folder)}, "test", told.append):
+        pass
+    assert "is gone" not in told[0]
+    assert str(folder / MANIFEST) in told[0]
 
 
 def test_a_lost_data_set_is_drawn_again_with_the_recorded_bytes(small_dataset, tmp_path):

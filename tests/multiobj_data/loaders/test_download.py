@@ -91,7 +91,7 @@ def server():
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in folder.iterdir() if path.suffix not in (".lock", ".from"))
 
 
 def test_a_file_comes_whole_and_is_not_asked_for_again(server, tmp_path):
@@ -270,6 +270,17 @@ def test_a_sets_files_from_a_mirror_and_from_its_publisher(server, tmp_path, mon
     asked = len(server.asked)
     assert download(find_set("clevr"), "download", tmp_path / "b") == path  # the same file serves both
     assert len(server.asked) == asked
+
+
+def test_a_file_of_the_same_name_from_elsewhere_is_refused(server, tmp_path):
+    path = fetch(server.address(), tmp_path)
+    other = server.address().replace("/folder/", "/other/")
+    with pytest.raises(UsageError, match=r"file.tfrecords came from http.*folder.*not from http.*other"):
+        fetch(other, tmp_path)
+    assert fetch(other, tmp_path, mirrors=[server.address()]) == path
+    path.with_name(f"{path.name}.from").unlink()  # as if it had been put there by hand
+    assert fetch(other, tmp_path) == path
+    assert len(server.asked) == 1
 
 
 def test_an_address_of_nothing_is_refused(tmp_path):

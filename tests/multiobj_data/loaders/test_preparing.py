@@ -8,6 +8,7 @@ from multiobj_data.errors import DataError
 from multiobj_data.loaders.preparing import Selection, collect, prepare
 from multiobj_data.loaders.protocols import find_protocol
 from multiobj_data.loaders.raw import Raw
+from multiobj_data.loaders.tfds_stream import _raw
 
 STORED = find_protocol("clevr", "as-stored")
 CROPPED = dataclasses.replace(STORED, rows=(2, 10), columns=(2, 12))
@@ -182,3 +183,11 @@ def test_scenes_are_padded_to_the_slots():
 )
 def test_as_many_slots_as_a_kept_scene_can_need(selection, slots):
     assert selection.bound(10) == slots
+
+
+def test_objects_beyond_the_table_of_factors_have_none():
+    labels = np.array([[0, 1], [2, 3]], np.uint8)
+    objects = {"size": np.array([4.0, 5.0], np.float32), "cls": np.array([7, 8], np.uint8)}
+    raw = _raw(np.zeros((2, 2, 3), np.uint8), labels, {"objects": objects}, "scene", 0)
+    np.testing.assert_array_equal(raw.factors["size"], np.array([np.nan, 4, 5, np.nan], np.float32))
+    np.testing.assert_array_equal(raw.factors["cls"], [-1, 7, 8, -1])
