@@ -37,8 +37,8 @@ class EfficientMORLConfig(SlotVAEConfig):
         decoder_channels: Of its convolutions.
         initial_gain: Of the first weights (Xavier); none: PyTorch's own.
         gru_sd: Of the first weights of the DualGRU; none: PyTorch's own.
-        first_attention: With those, all slots are given the mean of the picture at first; or each a part of it, by
-            first weights of encoder and hierarchy that replace both; see `first_attention.attend_to_places_first`.
+        first_attention: even: at first all slots are given the mean of the picture, as `initial_gain` and `gru_sd` have
+            it; places: each a part of it, by other first weights of encoder and hierarchy.
         geco_begin: Steps with a plain ELBO first.
     """
 
