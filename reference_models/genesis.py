@@ -147,9 +147,8 @@ class Genesis(SlotVAE):
         """Return what the latents cost, by name, each ``[B]`` in nats; exact given the slots before, or sampled."""
         latents = {"kl_mask": found.masks, "kl_component": found.components, "kl_scene": found.scene}
         costs = {name: self._kl(latent) for name, latent in latents.items() if latent is not None}
-        if (
-            found.scene is not None
-        ):  # drawn after the masks, of which it knows: their analytic KL has another mean
+        # The scene variable is drawn after the masks, of which it knows: then their analytic KL has another mean.
+        if found.scene is not None:
             costs["kl_mask"] = found.masks.log_ratio()
         return {name: cost if cost.dim() == 1 else cost.sum(1) for name, cost in costs.items()}
 

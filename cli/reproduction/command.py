@@ -337,10 +337,11 @@ def _groups(
     Seeds that were run before are in the table as well, whatever --seeds says now: all of them, or it says nothing.
     """
     names = {cell.name for cell in asked}
+    cells = request.cells(FORMS, _seeds_there(request))
+    for column in {cell.column for cell in cells} - data.keys():
+        data = {**data, **_data_there(request, column)}
     outcomes = []
-    for cell in request.cells(FORMS, _seeds_there(request)):
-        if cell.column not in data and (cell.name not in names):
-            data = {**data, **_data_there(request, cell.column)}
+    for cell in cells:
         if cell.column not in data:
             continue
         work = _work(request, cell, data)

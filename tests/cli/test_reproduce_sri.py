@@ -237,6 +237,15 @@ def test_table_3_takes_the_run_of_table_2(mobj, finished, tmp_path):
     ).read_text()  # table 2's own is still there
 
 
+def test_columns_that_are_not_asked_for_stay_in_the_table_of_given_data(mobj, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / "sri")
+    (out / "data").rename(tmp_path / "data")
+    arguments = ("--only", "towers sri-g", "--data", tmp_path / "data", "--out", out, "--json")
+    table = mobj("reproduce", "sri-table2", *SMOKE, *arguments)
+    assert table.code == 0, table.err
+    assert {row["method"] for row in json.loads(table.out)["rows"]} == {"SRI-G", "GENv2-MoG"}
+
+
 def test_features_are_learnt_once_and_anew_for_other_steps(finished, tmp_path):
     from dataclasses import replace
 
