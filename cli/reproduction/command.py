@@ -23,7 +23,8 @@ from cli.console import (
 )
 from cli.reproduction import data as data_sets
 from cli.reproduction.cells import Cell, cells_of, chosen
-from cli.reproduction.results import Group, duration, figure, groups_of, main_rows
+from cli.reproduction.dry_run import print_forecast
+from cli.reproduction.results import Group, figure, groups_of, main_rows
 from cli.reproduction.running import Tell, Work, failure_of, result_of
 from cli.reproduction.tables import FORMS, Column, Scale, Table, find_table
 from cli.reproduction.writing import (
@@ -93,7 +94,7 @@ def reproduce(name: str, options: Mapping[str, Any]) -> None:
         raise UsageError(f"--form: {name} has no cell in the form {' or '.join(request.forms)}.")
     _refuse_foreign(request)
     if options["dry_run"]:
-        _print_forecast(request, cells)
+        print_forecast(request.table, request.scale, cells, options)
         return
     if options["device"] != "auto":
         from multiobj_data.devices import resolve_device
@@ -368,42 +369,3 @@ def _data_there(request: Request, column: str) -> dict[str, tuple[Path, Manifest
 def _seeds_there(request: Request) -> list[int]:
     found = (re.fullmatch(r"seed-(\d+)", path.name) for path in request.out.glob("runs/*/*/seed-*"))
     return sorted({*request.seeds, *(int(match[1]) for match in found if match)})
-
-
-# --- --dry-run ------------------------------------------------------------------------------------------
-
-
-def _print_forecast(request: Request, cells: Sequence[Cell]) -> None:
-    from cli.reproduction.estimate import forecast
-
-    seconds = forecast(
-        cells, {cell.column: _image_shape(request, cell.column) for cell in cells}, request.options["device"]
-    )
-    if request.options["as_json"]:
-        rows = [
-            {"cell": cell.name, "steps": cell.steps, "seconds": round(seconds[cell.group], 1)}
-            for cell in cells
-        ]
-        emit_json({"schema_version": 1, "table": request.table.name, "cells": rows})
-        return
-    emit_table(
-        [(cell.name, f"{cell.steps:,}", f"about {duration(seconds[cell.group])}") for cell in cells],
-        ("cell", "steps", "training"),
-    )
-    total = sum(seconds[cell.group] for cell in cells)
-    click.echo(
-        f"{len(cells)} cells, about {duration(total)} of training one after the other; drawing the data not counted."
-    )
-
-
-def _image_shape(request: Request, column: str) -> tuple[int, int, int]:
-    from multiobj_data.generation.plan import draw_scenes
-
-    about = request.table.columns[column]
-    if about.convert:
-        height, width, channels = about.image_shape
-        return height, width, channels
-    tiny = replace(request.scale, train=1, test=1)
-    plan = data_sets.plan_of(about, tiny, {**request.options, "digits": "bundled"})
-    height, width, channels = draw_scenes(plan.generator, 0, "train", 0, 1).image.shape[1:]
-    return height, width, channels
